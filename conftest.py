@@ -1,0 +1,22 @@
+"""One configuration for tests and doctests: 8 CPU devices, strict shapes, warm compiles.
+
+Set before jax starts a backend, so that every worker and every subprocess agrees.
+"""
+
+import os
+import pathlib
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_NUM_CPU_DEVICES"] = "8"
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parent / ".cache" / "jax")
+)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+os.environ["MPLBACKEND"] = "agg"
+
+from jaxtyping import install_import_hook  # noqa: E402
+
+# Every public and private signature is checked against shapes and dtypes while testing.
+install_import_hook("jaxtricks", "beartype.beartype")

@@ -1,0 +1,78 @@
+"""Arithmetic on pytrees of parameters.
+
+Float leaves are computed in at least f32 and keep their own dtype; other leaves
+(integers, keys) pass through untouched. Trees that do not match raise ValueError naming
+the offending paths.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PyTree, ScalarLike
+
+from . import _safe as safe
+from ._mask import at_least_f32
+
+
+def is_float(x: Any) -> bool:
+    """Whether a leaf takes part in arithmetic."""
+    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+
+
+def map_floats(f: Callable, tree: PyTree, *rest: PyTree) -> PyTree:
+    """f on float leaves in at least f32, cast back to the first tree's dtype."""
+
+    def leaf(x, *others):
+        if not is_float(x):
+            return x
+        return f(at_least_f32(x), *map(at_least_f32, others)).astype(jnp.result_type(x))
+
+    return jax.tree.map(leaf, tree, *rest)
+
+
+def dot(a: PyTree, b: PyTree) -> Float[Array, ""]:
+    """The inner product over all float leaves, in at least f32."""
+    parts = [
+        jnp.sum(at_least_f32(x) * at_least_f32(y))
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+        if is_float(x)
+    ]
+    return sum(parts, start=jnp.float32(0))
+
+
+def norm(tree: PyTree) -> Float[Array, ""]:
+    """The 2-norm over all float leaves; 0 with derivative 0 at 0."""
+    norms = [safe.norm(at_least_f32(x)) for x in jax.tree.leaves(tree) if is_float(x)]
+    return safe.norm(jnp.stack(norms)) if norms else jnp.float32(0)
+
+
+def add_scaled(a: PyTree, scale: ScalarLike, b: PyTree) -> PyTree:
+    """a + scale * b."""
+    return map_floats(lambda x, y: x + scale * y, a, b)
+
+
+def paths(tree: PyTree) -> dict[str, Any]:
+    """Path -> leaf, MaskedNodes counting as leaves."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_masked)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+def is_masked(x: Any) -> bool:
+    """Whether a leaf is the hole that optax.masked and optax.partition leave."""
+    return isinstance(x, optax.MaskedNode)
+
+
+def check_alike(name: str, tree: PyTree, reference: PyTree) -> None:
+    """ValueError, with the paths, unless `tree` has the paths and shapes of `reference`."""
+    ours, theirs = paths(tree), paths(reference)
+    wrong = [f"{p} is missing" for p in theirs if p not in ours]
+    wrong += [f"{p} is not wanted" for p in ours if p not in theirs]
+    for path in theirs:
+        if path in ours and jnp.shape(ours[path]) != jnp.shape(theirs[path]):
+            came, wanted = jnp.shape(ours[path]), jnp.shape(theirs[path])
+            wrong.append(f"{path} has shape {came}, wanted {wanted}")
+    if wrong:
+        raise ValueError(f"{name}: " + "; ".join(wrong))

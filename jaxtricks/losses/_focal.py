@@ -1,0 +1,43 @@
+"""Focal loss: cross entropy that stops caring about examples it already gets right."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int, ScalarLike
+
+from .._check import at_least
+from .._mask import at_label, at_least_f32, blank
+from .._safe import log1mexp
+
+
+def focal(
+    logits: Float[ArrayLike, "*batch classes"],
+    labels: Int[ArrayLike, "*batch"],
+    *,
+    gamma: ScalarLike = 2.0,
+    where: Bool[ArrayLike, "*batch"] | None = None,
+) -> Float[Array, "*batch"]:
+    """Cross entropy down-weighted where the model is sure; for rare classes among easy ones.
+
+    loss = -(1 - p_y)^gamma log p_y
+
+    Args:
+      logits: float[*batch, classes], unnormalised; -inf rules a class out.
+      labels: int[*batch] in [0, classes); out of range gives NaN.
+      gamma: focusing strength >= 0; 0 is cross entropy. May be traced.
+      where: bool[*batch], True counts.
+    Returns:
+      f32[*batch] in [0, inf); 0 where masked.
+    Gradient: smooth in logits and gamma, any order; nothing is stopped.
+    Cost: cross entropy's.
+    Raises: ValueError for a shape that does not fit or a negative gamma.
+    Source: Lin et al., "Focal Loss for Dense Object Detection", 2017, arXiv:1708.02002,
+      eq. 4. Differs: softmax over classes instead of a sigmoid per class (optax has that).
+    Example:
+      >>> focal(jnp.zeros((1, 2)), jnp.array([0]))  # -(1/2)^2 log(1/2)
+      Array([0.1733], dtype=float32)
+    """
+    at_least("gamma", gamma, 0)
+    log_p = jax.nn.log_softmax(blank(at_least_f32(logits), where))
+    log_p_y = at_label(log_p, labels)
+    return blank(-log_p_y * jnp.exp(gamma * log1mexp(log_p_y)), where)
