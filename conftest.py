@@ -1,4 +1,4 @@
-"""One configuration for tests and doctests: 8 CPU devices, strict shapes, warm compiles.
+"""One configuration for tests and doctests: 8 CPU devices, strict shapes, warm starts.
 
 Set before jax starts a backend, so that every worker and every subprocess agrees.
 """
@@ -16,7 +16,9 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["MPLBACKEND"] = "agg"
 
-from jaxtyping import install_import_hook  # noqa: E402
+from jaxtyping import install_import_hook
 
-# Every public and private signature is checked against shapes and dtypes while testing.
-install_import_hook("jaxtricks", "beartype.beartype")
+# Every public and private signature is checked against shapes and dtypes while testing;
+# not while mutating, where a mistake must be caught by the numbers.
+if "JAXTRICKS_MUTATE" not in os.environ:
+    install_import_hook("jaxtricks", "beartype.beartype")

@@ -3,19 +3,19 @@
 from typing import Any
 
 
-def at_least(name: str, value: Any, bound: float) -> None:
+def at_least(name: str, value: Any, bound: float | int) -> None:
     """ValueError unless `value` >= bound."""
     if _is_python(value) and not value >= bound:
         raise ValueError(f"{name}: wanted >= {bound}, came {value}")
 
 
-def above(name: str, value: Any, bound: float) -> None:
+def above(name: str, value: Any, bound: float | int) -> None:
     """ValueError unless `value` > bound."""
     if _is_python(value) and not value > bound:
         raise ValueError(f"{name}: wanted > {bound}, came {value}")
 
 
-def between(name: str, value: Any, low: float, high: float) -> None:
+def between(name: str, value: Any, low: float | int, high: float | int) -> None:
     """ValueError unless low <= `value` <= high."""
     if _is_python(value) and not low <= value <= high:
         raise ValueError(f"{name}: wanted in [{low}, {high}], came {value}")

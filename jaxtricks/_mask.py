@@ -8,7 +8,7 @@ class-sharded logits and turns a label out of range into NaN.
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Integer, Shaped
 
 
 def at_least_f32(x: Shaped[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
@@ -19,7 +19,7 @@ def at_least_f32(x: Shaped[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
 def blank(
     x: Shaped[ArrayLike, "*shape"],
     where: Bool[ArrayLike, "*batch"] | None,
-    fill: float = 0.0,
+    fill: float | int = 0,
 ) -> Shaped[Array, "*shape"]:
     """`x` with `fill` where `where` is False; `where` has x's leading axes.
 
@@ -38,7 +38,7 @@ def blank(
 
 
 def at_label(
-    x: Float[Array, "*batch classes"], labels: Int[ArrayLike, "*batch"]
+    x: Float[Array, "*batch classes"], labels: Integer[ArrayLike, "*batch"]
 ) -> Float[Array, "*batch"]:
     """x[..., labels], by a masked sum; NaN for a label outside [0, classes)."""
     hit = one_hot(labels, x.shape)
@@ -47,7 +47,7 @@ def at_label(
 
 
 def one_hot(
-    labels: Int[ArrayLike, "*batch"], shape: tuple[int, ...]
+    labels: Integer[ArrayLike, "*batch"], shape: tuple[int, ...]
 ) -> Bool[Array, "*batch classes"]:
     """Bool of `shape`, True at the label; all False where it is out of range.
 
@@ -59,6 +59,8 @@ def one_hot(
             f"labels: wanted integers of shape {shape[:-1]} beside classes "
             f"{shape}, came {labels.dtype}{list(labels.shape)}"
         )
+    if labels.dtype.itemsize < 4:  # an int8 iota would wrap beyond 127 classes
+        labels = labels.astype(jnp.int32)
     iota = lax.broadcasted_iota(
         labels.dtype, (1,) * labels.ndim + shape[-1:], labels.ndim
     )

@@ -50,7 +50,7 @@ def log1mexp(x: Float[ArrayLike, "*s"]) -> Float[Array, "*s"]:
 
 
 def norm(x: Float[Array, "..."]) -> Float[Array, ""]:
-    """The 2-norm over all entries; 0 with derivative 0 at 0, and no overflow on the way."""
+    """The 2-norm over all entries; 0 with derivative 0 at 0; never overflows inside."""
     peak = lax.stop_gradient(jnp.max(jnp.abs(x), initial=0.0))
     peak = jnp.where(peak > 0, peak, 1)
     return peak * sqrt(jnp.sum(jnp.square(x / peak)))

@@ -23,14 +23,22 @@ def is_float(x: Any) -> bool:
 
 
 def map_floats(f: Callable, tree: PyTree, *rest: PyTree) -> PyTree:
-    """f on float leaves in at least f32, cast back to the first tree's dtype."""
+    """f on float leaves in at least f32, cast back to the first tree's dtype.
+
+    A leaf for which another tree holds None (no gradient, say) stays as it is.
+    """
 
     def leaf(x, *others):
-        if not is_float(x):
+        if not is_float(x) or any(other is None for other in others):
             return x
         return f(at_least_f32(x), *map(at_least_f32, others)).astype(jnp.result_type(x))
 
     return jax.tree.map(leaf, tree, *rest)
+
+
+def promote(tree: PyTree) -> PyTree:
+    """Float leaves in at least f32, to compute on."""
+    return jax.tree.map(lambda x: at_least_f32(x) if is_float(x) else x, tree)
 
 
 def dot(a: PyTree, b: PyTree) -> Float[Array, ""]:
@@ -40,7 +48,17 @@ def dot(a: PyTree, b: PyTree) -> Float[Array, ""]:
         for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
         if is_float(x)
     ]
-    return sum(parts, start=jnp.float32(0))
+    return jnp.sum(jnp.stack(parts)) if parts else jnp.float32(0)
+
+
+def peak(tree: PyTree) -> Float[Array, ""]:
+    """The largest magnitude over all float leaves; 0 if there is none."""
+    peaks = [
+        jnp.max(jnp.abs(at_least_f32(x)), initial=0.0)
+        for x in jax.tree.leaves(tree)
+        if is_float(x)
+    ]
+    return jnp.max(jnp.stack(peaks)) if peaks else jnp.float32(0)
 
 
 def norm(tree: PyTree) -> Float[Array, ""]:
@@ -71,8 +89,48 @@ def check_alike(name: str, tree: PyTree, reference: PyTree) -> None:
     wrong = [f"{p} is missing" for p in theirs if p not in ours]
     wrong += [f"{p} is not wanted" for p in ours if p not in theirs]
     for path in theirs:
-        if path in ours and jnp.shape(ours[path]) != jnp.shape(theirs[path]):
-            came, wanted = jnp.shape(ours[path]), jnp.shape(theirs[path])
+        if path in ours and _shape(ours[path]) != _shape(theirs[path]):
+            came, wanted = _shape(ours[path]), _shape(theirs[path])
             wrong.append(f"{path} has shape {came}, wanted {wanted}")
     if wrong:
         raise ValueError(f"{name}: " + "; ".join(wrong))
+
+
+def _shape(leaf: Any) -> Any:
+    return "MaskedNode()" if is_masked(leaf) else jnp.shape(leaf)
+
+
+def complete(grad_fn: Callable, params: PyTree) -> Callable:
+    """`grad_fn` for a transformation that sees only a part of the parameters.
+
+    gradients of part: grad_fn(part with the holes filled from params), holes cut again
+
+    optax.masked and optax.partition hand their inner transformation a tree with
+    MaskedNodes, which a model cannot take. Pass `grad_fn=complete(grad_fn, params)` there.
+
+    Args:
+      grad_fn: all parameters -> their gradients.
+      params: all parameters, at which the missing ones stay.
+    Returns:
+      A function from a tree with or without MaskedNodes to gradients of its structure.
+    Gradient: as grad_fn; flows into `params` too.
+    Cost: none beyond grad_fn.
+    Source: definition.
+    Example:
+      >>> params = {"w": jnp.ones(2), "b": jnp.zeros(1)}
+      >>> double = lambda p: jax.tree.map(lambda x: 2 * x, p)
+      >>> complete(double, params)({"w": jnp.ones(2), "b": optax.MaskedNode()})
+      {'b': MaskedNode(), 'w': Array([2., 2.], dtype=float32)}
+    """
+
+    def fill(part, whole):
+        return whole if is_masked(part) else part
+
+    def cut(part, grads):
+        return part if is_masked(part) else grads
+
+    def grads_of_part(part):
+        grads = grad_fn(jax.tree.map(fill, part, params, is_leaf=is_masked))
+        return jax.tree.map(cut, part, grads, is_leaf=is_masked)
+
+    return grads_of_part

@@ -23,7 +23,7 @@ def mean(
     where: Bool[ArrayLike, "*batch"] | None = None,
     axis_name: AxisName | None = None,
 ) -> Float[Array, ""]:
-    """The weighted mean of what counts; the last line of a loss function. Batch-coupled.
+    """The weighted mean of what counts; a loss function's last line. Batch-coupled.
 
     mean = sum_i w_i x_i / sum_i w_i over live i
 

@@ -1,7 +1,7 @@
 """What a trick declares to be tested: one `Case` line and one or more `Golden` rows.
 
-`tests/<family>/cases.py` holds `CASES`, `tests/<family>/golden.py` holds `ROWS`. The free
-checks (tests/free) run on every case; tests/test_tricks.py collects everything.
+`tests/<family>/cases.py` holds `CASES`, `tests/<family>/golden.py` holds `ROWS`. The
+free checks (tests/free) run on every case; tests/test_tricks.py collects everything.
 """
 
 import importlib
@@ -15,11 +15,12 @@ from typing import Any
 class Inputs:
     """Example data of a trick, at a batch of 8 (one per device), and its hard inputs.
 
-    make(batch) -> the positional data, `batch` a shape. `batched[i]` says whether data[i]
-    has the batch axes in front (a weight matrix has not). `edges`: name -> data of the same
-    shapes as make((8,)) (logits at 1e4, -inf classes, certainty, zeros, identical rows).
-    `labels`: the index of integer labels in the data, if any. `sharded`: for each datum, the
-    mesh axis of each of its axes after the batch ones (default: none).
+    make(batch) -> the positional data, `batch` a shape. `batched[i]` says whether
+    data[i] has the batch axes in front (a weight matrix has not). `edges`: name -> data
+    of the same shapes as make((8,)) (logits at 1e4, -inf classes, certainty, zeros,
+    identical rows). `labels`: the index of integer labels in the data, if any.
+    `sharded`: for each datum, the mesh axis of each of its axes after the batch ones
+    (default: none).
     """
 
     make: Callable[[tuple[int, ...]], tuple]
@@ -34,14 +35,17 @@ class Case:
     """One trick under one setting. What is not said here has the strict default.
 
     fn: the public function. kind: "batch" (loss, weighting, kernel: data -> [*batch]),
-    "transform", "schedule", "merge", or "own" (`tests` then names the file that holds its
-    tests). hyper: numeric keywords, which every check also passes as tracers. static:
-    keywords that stay Python values. call: for a stateful trick, turns (fn, data, kwargs)
-    into the [*batch] result. coupled: the result of an example depends on the others.
-    smooth: the data indices and hyper names whose derivative equals finite differences.
-    limits: (what, data -> expected, hyper at the limit), each checked at the base data.
-    bad: keyword settings, each of which must raise ValueError naming its first keyword.
-    infinite: names of edges where the exact value is inf.
+    "transform", "schedule", "merge", or "own" (`tests` then names the file that holds
+    its tests). hyper: numeric keywords, which every check also passes as tracers.
+    static: keywords that stay Python values. call: for a stateful trick, turns (fn,
+    data, kwargs) into the [*batch] result. coupled: the result of an example depends on
+    the others. smooth: the data indices and hyper names whose derivative equals finite
+    differences (None: all). limits: (what, data -> expected, changed keywords), checked
+    at the base data. bad: keyword settings, each of which must raise ValueError naming
+    its first keyword. infinite: names of edges where the exact value is inf. ordered:
+    the batch order matters (no permutation check). steps: where a schedule is
+    evaluated. bf16_rtol: how near the result on bf16 inputs is to the f32 result on the
+    same numbers.
     """
 
     fn: Callable
@@ -55,6 +59,9 @@ class Case:
     limits: Sequence[tuple] = ()
     bad: Sequence[Mapping[str, Any]] = ()
     infinite: tuple[str, ...] = ()
+    ordered: bool = False
+    steps: Sequence[int] = ()
+    bf16_rtol: float = 1e-5
     tests: str | None = None
     name: str = ""
 
@@ -68,10 +75,11 @@ class Case:
 class Golden:
     """One row of independent numbers for one trick.
 
-    args, kwargs: what `fn` is called with. pick: result -> the array compared (a stateful
-    trick or a transformation is run there). origin: where the numbers come from, with
-    arXiv:NNNN.NNNNN of the paper whose formula it is ("numpy f64 oracle of arXiv:... eq. 4",
-    "table 2 of arXiv:...", "owner/repo@commit, arXiv:..."). Never the function itself.
+    args, kwargs: what `fn` is called with. pick: result -> the array compared (a
+    stateful trick or a transformation is run there). origin: where the numbers come
+    from, with arXiv:NNNN.NNNNN of the paper whose formula it is ("numpy f64 oracle of
+    arXiv:... eq. 4", "table 2 of arXiv:...", "owner/repo@commit, arXiv:..."). Never the
+    function itself.
     """
 
     fn: Callable
@@ -86,7 +94,10 @@ class Golden:
     @property
     def id(self) -> str:
         family = self.fn.__module__.split(".")[1]
-        hyper = ",".join(f"{k}={v}" for k, v in self.kwargs.items() if k != "where")
+        simple = {
+            k: v for k, v in self.kwargs.items() if isinstance(v, int | float | str)
+        }
+        hyper = ",".join(f"{k}={v}" for k, v in simple.items())
         return f"{family}.{self.fn.__name__}({hyper:.60})"
 
 

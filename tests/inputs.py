@@ -1,4 +1,4 @@
-"""Shared example data: generic numbers, and the hard ones that every trick must survive.
+"""Shared example data: generic numbers, and the hard ones every trick must survive.
 
 Seeds are fixed; values have no ties. New kinds of input are added here, once.
 """
@@ -63,7 +63,9 @@ losses = Inputs(
         "zero": (np.zeros(8, np.float32),),
         "identical": (np.full(8, 3.5, np.float32),),
         "huge": (_losses((8,)) * 1e4,),
-        "outlier": (np.where(np.arange(8) == 3, 1e4, _losses((8,))).astype(np.float32),),
+        "outlier": (
+            np.where(np.arange(8) == 3, 1e4, _losses((8,))).astype(np.float32),
+        ),
         "negative": (_losses((8,)) - 5,),
         "tiny": (_losses((8,)) * 1e-30,),
     },

@@ -17,7 +17,7 @@ def focal(
     gamma: ScalarLike = 2.0,
     where: Bool[ArrayLike, "*batch"] | None = None,
 ) -> Float[Array, "*batch"]:
-    """Cross entropy down-weighted where the model is sure; for rare classes among easy ones.
+    """Cross entropy down-weighted where the model is sure; for rare, hard classes.
 
     loss = -(1 - p_y)^gamma log p_y
 
@@ -32,12 +32,12 @@ def focal(
     Cost: cross entropy's.
     Raises: ValueError for a shape that does not fit or a negative gamma.
     Source: Lin et al., "Focal Loss for Dense Object Detection", 2017, arXiv:1708.02002,
-      eq. 4. Differs: softmax over classes instead of a sigmoid per class (optax has that).
+      eq. 4. Differs: a softmax over classes; optax has the sigmoid form.
     Example:
       >>> focal(jnp.zeros((1, 2)), jnp.array([0]))  # -(1/2)^2 log(1/2)
       Array([0.1733], dtype=float32)
     """
     at_least("gamma", gamma, 0)
     log_p = jax.nn.log_softmax(blank(at_least_f32(logits), where))
-    log_p_y = at_label(log_p, labels)
+    log_p_y = at_label(log_p, blank(labels, where))
     return blank(-log_p_y * jnp.exp(gamma * log1mexp(log_p_y)), where)

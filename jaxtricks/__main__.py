@@ -1,0 +1,7 @@
+"""`python -m jaxtricks` is the console script."""
+
+import sys
+
+from ._cli import main
+
+sys.exit(main())
