@@ -7,9 +7,10 @@ needed; on a terminal, rich draws the tables where it is installed.
 import argparse
 import difflib
 import importlib.util
+import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 from . import __version__, catalogue
@@ -30,20 +31,17 @@ Row = tuple[str, ...]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # an ASCII terminal prints ? for Greek
     try:
         try:
-            return _run(_parser().parse_args(argv))
+            args = _parser().parse_args(argv)
+            args.run(args)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
         # The reader (`| head`) has seen enough; the exit must not flush into its pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-
-
-def _run(args: argparse.Namespace) -> int:
-    run: Callable[[argparse.Namespace], None] = args.run
-    run(args)
     return 0
 
 
@@ -54,20 +52,22 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument(
+        "--version", action="version", version=f"jaxtricks {__version__}"
+    )
     parser.set_defaults(run=lambda _: parser.print_help())
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
-    listing = _command(commands, "list", "name, one line and paper of every function")
+    listing = _command(commands, "list", "functions: name, one line, paper")
     listing.add_argument("family", nargs="?", metavar="FAMILY", help=_families())
     listing.set_defaults(run=_list)
 
-    showing = _command(commands, "show", "signature and docstring of one function")
+    showing = _command(commands, "show", "one function: signature and docstring")
     showing.add_argument("name", metavar="NAME", help="such as focal or losses.focal")
     showing.set_defaults(run=_show)
 
-    papers = _command(commands, "papers", "every paper with the functions that serve it")
-    papers.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    papers = _command(commands, "papers", "papers and the functions that serve them")
+    papers.add_argument("--markdown", action="store_true", help="as Markdown")
     papers.add_argument("--family", metavar="F", help=_families())
     papers.set_defaults(run=_papers)
     return parser
@@ -108,7 +108,8 @@ def _show(args: argparse.Namespace) -> None:
         _fail(f"{wanted} is a family: jaxtricks list {wanted}")
     else:
         short = {e.name.rpartition(".")[2]: e.name for e in entries}
-        _fail_unknown("function", wanted, short | {e.name: e.name for e in entries})
+        whole = {e.name: e.name for e in entries}
+        _fail_unknown("function", wanted, short | whole, "see: jaxtricks list")
 
 
 def _papers(args: argparse.Namespace) -> None:
@@ -117,7 +118,8 @@ def _papers(args: argparse.Namespace) -> None:
     if args.markdown:
         print(_markdown(heads), _markdown(("---",) * 3), sep="\n")
         for paper, names in served:
-            link = paper.arxiv and f"[{paper.arxiv}](https://arxiv.org/abs/{paper.arxiv})"
+            arxiv = paper.arxiv
+            link = f"[{arxiv}](https://arxiv.org/abs/{arxiv})" if arxiv else ""
             print(_markdown((paper.title, link, ", ".join(f"`{n}`" for n in names))))
     else:
         _table(heads, [(p.title, p.arxiv, ", ".join(names)) for p, names in served])
@@ -126,7 +128,7 @@ def _papers(args: argparse.Namespace) -> None:
 def _entries(family: str | None) -> list[catalogue.Entry]:
     families = catalogue.families()
     if family is not None and family not in families:
-        _fail_unknown("family", family, {name: name for name in families})
+        _fail_unknown("family", family, {f: f for f in families}, _families())
     return catalogue.entries(family)
 
 
@@ -163,10 +165,12 @@ def _rich_table(heads: Row, rows: list[Row]) -> None:
     Console().print(table)
 
 
-def _fail_unknown(kind: str, wanted: str, choices: dict[str, str]) -> NoReturn:
-    near = difflib.get_close_matches(wanted.casefold(), choices, n=3)
-    names = dict.fromkeys(choices[name] for name in near)
-    hint = f"did you mean {' or '.join(names)}?" if names else "see: jaxtricks list"
+def _fail_unknown(
+    kind: str, wanted: str, choices: dict[str, str], hint: str
+) -> NoReturn:
+    near = difflib.get_close_matches(wanted.casefold(), choices)
+    if names := dict.fromkeys(choices[name] for name in near):
+        hint = f"did you mean {' or '.join(names)}?"
     _fail(f"no {kind} is called {wanted}; {hint}")
 
 

@@ -13,7 +13,9 @@ from jaxtyping import Array, Bool, Float, Integer, Shaped
 
 def at_least_f32(x: Shaped[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
     """The computing dtype: f64 stays f64, every other real becomes f32."""
-    return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
+    dtype = jnp.result_type(x)  # promote_types refuses bf16 with f32 in strict mode
+    wide = jnp.issubdtype(dtype, jnp.inexact) and dtype.itemsize >= 4
+    return jnp.asarray(x, dtype if wide else jnp.float32)
 
 
 def blank(

@@ -84,7 +84,7 @@ def is_masked(x: Any) -> bool:
 
 
 def check_alike(name: str, tree: PyTree, reference: PyTree) -> None:
-    """ValueError, with the paths, unless `tree` has the paths and shapes of `reference`."""
+    """ValueError, with the paths, unless the trees have the same paths and shapes."""
     ours, theirs = paths(tree), paths(reference)
     wrong = [f"{p} is missing" for p in theirs if p not in ours]
     wrong += [f"{p} is not wanted" for p in ours if p not in theirs]
@@ -106,7 +106,7 @@ def complete(grad_fn: Callable, params: PyTree) -> Callable:
     gradients of part: grad_fn(part with the holes filled from params), holes cut again
 
     optax.masked and optax.partition hand their inner transformation a tree with
-    MaskedNodes, which a model cannot take. Pass `grad_fn=complete(grad_fn, params)` there.
+    MaskedNodes, which a model cannot take: pass `grad_fn=complete(grad_fn, params)`.
 
     Args:
       grad_fn: all parameters -> their gradients.

@@ -36,12 +36,12 @@ def _rows():
         yield pytest.param(row, id=row.id, marks=_marks(family, f"{family} golden"))
 
 
-@pytest.mark.parametrize(("case", "check"), _checks())
+@pytest.mark.parametrize(("case", "check"), list(_checks()))
 def test_free(case, check):
     check(case)
 
 
-@pytest.mark.parametrize("row", _rows())
+@pytest.mark.parametrize("row", list(_rows()))
 def test_golden(row):
     assert_golden(row)
 
@@ -55,6 +55,7 @@ def assert_golden(row: Golden) -> None:
 
 def missing(public: dict, all_cases: list[Case], all_rows: list[Golden]) -> list[str]:
     """What the functions (name -> function) lack: a case, a row, a paper's row."""
+    papers = {entry.name: entry.papers for entry in catalogue.entries()}
     found = []
     for name, fn in public.items():
         origins = [row.origin for row in all_rows if row.fn is fn]
@@ -62,8 +63,8 @@ def missing(public: dict, all_cases: list[Case], all_rows: list[Golden]) -> list
             found.append(f"{name} has no case")
         if not origins:
             found.append(f"{name} has no golden row")
-        for paper in catalogue.papers_of(fn.__doc__):
-            wanted = (paper.arxiv and f"arXiv:{paper.arxiv}") or paper.title
+        for paper in papers.get(name, ()):
+            wanted = f"arXiv:{paper.arxiv}" if paper.arxiv else paper.title
             if not any(wanted in origin for origin in origins):
                 found.append(f"{name}: no golden row names {wanted}")
     return found
