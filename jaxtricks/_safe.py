@@ -5,10 +5,11 @@ instead of inf or NaN. All by double `where`: the argument is moved off the edge
 the maths and the result put right after.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 
 def sqrt(x: Float[ArrayLike, "*s"]) -> Float[Array, "*s"]:
@@ -47,6 +48,41 @@ def log1mexp(x: Float[ArrayLike, "*s"]) -> Float[Array, "*s"]:
     near = x > -0.6931471805599453
     log_near = jnp.log(-jnp.expm1(jnp.where(near, x, -1)))
     return jnp.where(near, log_near, jnp.log1p(-jnp.exp(jnp.where(near, -1, x))))
+
+
+def box_cox(
+    log_x: Float[ArrayLike, "*s"], a: Float[ArrayLike, ""]
+) -> Float[Array, "*s"]:
+    """(x^a - 1) / a from log x; log x at a = 0, and smooth through it in both."""
+    power = a * log_x
+    near = jnp.abs(power) < 0.5
+    small, far = jnp.where(near, power, 0), jnp.where(near, 1, power)
+    series = jnp.ones_like(power)
+    for n in range(14, 1, -1):  # (e^y - 1) / y = 1 + y/2 (1 + y/3 (1 + ...))
+        series = 1 + small / n * series
+    # Not expm1, whose derivative loses e^y's digits where it is small.
+    return jnp.where(near, log_x * series, (jnp.exp(far) - 1) / jnp.where(near, 1, a))
+
+
+def log_softplus(x: Float[ArrayLike, "*s"]) -> Float[Array, "*s"]:
+    """log(log(1 + e^x)), also where e^x vanishes."""
+    tail = jnp.less(x, -15)
+    low, high = jnp.where(tail, x, -15), jnp.where(tail, -15, x)
+    return jnp.where(tail, low - jnp.exp(low) / 2, jnp.log(jax.nn.softplus(high)))
+
+
+def log_mean_exp(
+    x: Float[Array, "*s n"], where: Bool[Array, "*s n"]
+) -> Float[Array, "*s"]:
+    """log mean e^x over the last axis where told, for x <= 0 there; 0 if nowhere."""
+    x = jnp.where(where, x, 0)
+    count = jnp.maximum(jnp.sum(where, axis=-1), 1).astype(x.dtype)
+    mean = jnp.sum(jnp.where(where, jnp.exp(x), 0), axis=-1) / count
+    below_one = jnp.sum(jnp.expm1(x), axis=-1) / count
+    # A mean near 1 needs expm1's digits, one near 0 exp's.
+    near = below_one > -0.5
+    log_near = jnp.log1p(jnp.where(near, below_one, 0))
+    return jnp.where(near, log_near, jnp.log(jnp.where(near, 1, mean)))
 
 
 def norm(x: Float[Array, "..."]) -> Float[Array, ""]:

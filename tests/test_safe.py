@@ -74,3 +74,37 @@ def test_norm_hessian():
     want = (np.eye(3) - np.outer(x, x) / size**2) / size
     got = jax.hessian(safe.norm)(jnp.asarray(x, jnp.float32))
     np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+@pytest.mark.parametrize("a", [-0.5, -1e-7, 0.0, 1e-7, 0.25, 2.0])
+def test_box_cox(a):
+    x = np.array([1e-6, 0.2, 0.9, 1.0, 3.0, 50.0])
+    log_x = np.log(x)
+    want = np.expm1(a * log_x) / a if a else log_x
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(safe.box_cox(log_x, a), want, rtol=1e-13, atol=1e-15)
+        slope, bend = _derivatives(safe.box_cox)
+        for log in log_x:  # x^a and a x^a
+            np.testing.assert_allclose(slope(log, a), np.exp(a * log), rtol=1e-13)
+            np.testing.assert_allclose(bend(log, a), a * np.exp(a * log), rtol=1e-12)
+
+
+def test_log_softplus():
+    x = np.array([-1e4, -200.0, -15.5, -14.5, -1.0, 0.0, 3.0, 1e4])
+    want = np.where(x < -37, x, np.log(np.logaddexp(0, np.maximum(x, -37))))
+    np.testing.assert_allclose(safe.log_softplus(x.astype(np.float32)), want, rtol=2e-6)
+    for derivative in _derivatives(safe.log_softplus):
+        assert np.isfinite([derivative(float(edge)) for edge in x]).all()
+
+
+def test_log_mean_exp():
+    where = np.array([[True] * 4, [True, False, True, True], [False] * 4])
+    for scale in (1e-6, 0.3, 3.0, 90.0):
+        x = -scale * np.array([[0.0, 1.0, 2.0, 1.5]] * 3)
+        x[2] = x[1, 1] = 5.0  # what does not count may be anything
+        mean = np.mean(
+            np.expm1(x), axis=-1, where=where | (where.sum(-1) == 0)[:, None]
+        )
+        want = np.where(where.any(-1), np.log1p(mean), 0)
+        got = safe.log_mean_exp(jnp.asarray(x, jnp.float32), jnp.asarray(where))
+        np.testing.assert_allclose(got, want, rtol=2e-6)
