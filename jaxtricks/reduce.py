@@ -82,5 +82,5 @@ def total(
     live = at_least_f32(jnp.ones_like(x) if weights is None else weights)
     x, live = blank(x, where), blank(live, where)
     # Weight 0 drops an infinite loss (0 * inf is NaN); a finite one keeps d/dw = x.
-    product = jnp.where((live == 0) & ~jnp.isfinite(x), 0, x) * live
+    product = blank(x, (live != 0) | jnp.isfinite(x)) * live
     return total_over(product, axis_name), total_over(live, axis_name)

@@ -196,7 +196,9 @@ def caught(all_cases: list[Case], all_rows) -> str:
                 return f"{case.id} {check.__name__}"
     for path in sorted({case.tests for case in all_cases if case.tests}):
         with contextlib.redirect_stdout(io.StringIO()):
-            failed = pytest.main(["-x", "-q", "-p", "no:cacheprovider", path])
+            # Plain asserts: rewriting warns of what this process has imported already.
+            options = ["-x", "-q", "--assert=plain", "-p", "no:cacheprovider"]
+            failed = pytest.main([*options, path])
         if failed:
             return path
     return ""

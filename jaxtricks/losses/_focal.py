@@ -27,8 +27,9 @@ def focal(
       gamma: focusing strength >= 0; 0 is cross entropy. May be traced.
       where: bool[*batch], True counts.
     Returns:
-      f32[*batch] in [0, inf); 0 where masked.
-    Gradient: smooth in logits and gamma, any order; nothing is stopped.
+      f32[*batch] in [0, inf], inf for a label ruled out; 0 where masked.
+    Gradient: smooth in logits and gamma, any order; nothing is stopped. 0 where the
+      loss is inf.
     Cost: cross entropy's.
     Raises: ValueError for a shape that does not fit or a negative gamma.
     Source: Lin et al., "Focal Loss for Dense Object Detection", 2017, arXiv:1708.02002,
@@ -40,4 +41,7 @@ def focal(
     at_least("gamma", gamma, 0)
     log_p = jax.nn.log_softmax(blank(at_least_f32(logits), where))
     log_p_y = at_label(log_p, blank(labels, where))
-    return blank(-log_p_y * jnp.exp(gamma * log1mexp(log_p_y)), where)
+    never = jnp.isneginf(log_p_y)
+    log_p_y = blank(log_p_y, ~never)
+    loss = -log_p_y * jnp.exp(gamma * log1mexp(log_p_y))
+    return blank(jnp.where(never, jnp.inf, loss), where)

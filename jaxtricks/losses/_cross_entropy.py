@@ -1,0 +1,81 @@
+"""Cross entropy with the options people combine: smoothing, z-penalty, masked classes.
+
+optax has the plain forms; this one serves integer and soft targets alike, and label
+smoothing, the z-penalty, `where` and classes ruled out by -inf work together.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Integer, ScalarLike
+
+from .._check import at_least, between
+from .._mask import at_label, at_least_f32, blank, one_hot
+from .._safe import divide, log
+from ._targets import distribution
+
+
+def cross_entropy(
+    logits: Float[ArrayLike, "*batch classes"],
+    targets: Integer[ArrayLike, "*batch"] | Float[ArrayLike, "*batch classes"],
+    *,
+    label_smoothing: ScalarLike = 0.0,
+    z_loss: ScalarLike = 0.0,
+    where: Bool[ArrayLike, "*batch"] | None = None,
+) -> Float[Array, "*batch"]:
+    """Minus the log-likelihood of the target; the loss to start every classifier with.
+
+    loss = -sum_k q_k log p_k + z_loss (log sum_k e^logit_k)^2
+    q = (1 - label_smoothing) target + label_smoothing / live classes
+
+    Args:
+      logits: float[*batch, classes], unnormalised; -inf rules a class out: it takes no
+        smoothing mass, and target mass 0 on it costs 0.
+      targets: int[*batch] in [0, classes), out of range gives NaN; or
+        float[*batch, classes], the probability of each class.
+      label_smoothing: in [0, 1], the share of the target spread evenly over the classes
+        not ruled out. May be traced.
+      z_loss: >= 0, weight of the squared log-partition, which keeps logits from
+        drifting; PaLM used 1e-4. May be traced.
+      where: bool[*batch], True counts.
+    Returns:
+      f32[*batch], >= 0 where the target sums to 1; log(classes) at zero logits without
+      z_loss; inf where the target has mass on a class ruled out; 0 where masked.
+    Gradient: smooth in logits, soft targets and both hyperparameters, any order;
+      nothing is stopped. 0 where the loss is inf.
+    Cost: one softmax, and a sum over the logits for each option.
+    Raises: ValueError for a shape that does not fit, label_smoothing outside [0, 1] or
+      a negative z_loss.
+    Source: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision",
+      2015, arXiv:1512.00567, section 7; Chowdhery et al., "PaLM: Scaling Language
+      Modeling with Pathways", 2022, arXiv:2204.02311, section 5. Differs: smoothing
+      mass goes to the classes not ruled out, instead of all.
+    Example:
+      >>> cross_entropy(jnp.zeros((1, 2)), jnp.array([0]))
+      Array([0.6931], dtype=float32)
+      >>> cross_entropy(jnp.zeros(2), jnp.array([0.5, 0.5]), z_loss=1.0)
+      Array(1.1736, dtype=float32)
+    """
+    between("label_smoothing", label_smoothing, 0, 1)
+    at_least("z_loss", z_loss, 0)
+    logits, targets = blank(at_least_f32(logits), where), blank(targets, where)
+    live = logits != -jnp.inf
+    # Shifted by the peak and 0 where ruled out: no overflow and no 0 * inf.
+    some = jnp.any(live, axis=-1)
+    peak = blank(lax.stop_gradient(jnp.max(logits, axis=-1)), some)
+    logits = jnp.where(live, logits - peak[..., None], 0)
+    log_z = log(jnp.sum(jnp.where(live, jnp.exp(logits), 0), axis=-1))
+    log_z = blank(log_z, some)
+    count = jnp.sum(live, axis=-1).astype(logits.dtype)
+    even = log_z - divide(jnp.sum(logits, axis=-1), count)
+    if targets.ndim < logits.ndim:
+        loss = log_z - at_label(logits, targets)
+        impossible = jnp.any(one_hot(targets, live.shape) & ~live, axis=-1)
+    else:
+        targets = distribution(targets, logits)
+        loss = jnp.sum(targets * (log_z[..., None] - logits), axis=-1)
+        impossible = jnp.any((targets > 0) & ~live, axis=-1)
+    loss = (1 - label_smoothing) * loss + label_smoothing * even
+    log_z += peak
+    loss += z_loss * log_z * log_z  # in this order 0 stays 0 where the square is inf
+    return blank(jnp.where(impossible, jnp.inf, loss), where)
