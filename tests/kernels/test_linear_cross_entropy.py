@@ -1,0 +1,410 @@
+"""linear_cross_entropy: every derivative, what it holds in memory, and on which device."""
+
+import functools
+import re
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxtricks.kernels import linear_cross_entropy
+from tests.free.common import as_users_see_it, assert_close, assert_finite, mesh
+from tests.inputs import rng
+
+pytestmark = pytest.mark.kernels
+
+MB = 2**20
+
+
+def data(tokens, features, classes, seed=40):
+    r = rng(seed)
+    hidden = r.normal(size=(tokens, features)).astype(np.float32)
+    weight = (r.normal(size=(features, classes)) / features**0.5).astype(np.float32)
+    return hidden, weight, r.integers(0, classes, size=tokens).astype(np.int32)
+
+
+def reference(hidden, weight, labels, *, bias, softcap, label_smoothing, z_loss):
+    """The formula on all logits."""
+    logits = softcap * jnp.tanh((hidden @ weight + bias[None, :]) / softcap)
+    log_p = jax.nn.log_softmax(logits)
+    nll = -jnp.take_along_axis(log_p, labels[:, None], axis=1)[:, 0]
+    even = -jnp.mean(log_p, axis=-1)
+    log_z = jax.nn.logsumexp(logits, axis=-1)
+    return (1 - label_smoothing) * nll + label_smoothing * even + z_loss * log_z**2
+
+
+def modes(loss, tangent):
+    """Name -> function of the floats that differentiates the mean-square loss."""
+
+    def f(*floats):
+        return jnp.mean(jnp.square(loss(*floats)))
+
+    argnums = tuple(range(len(tangent)))
+    grad = jax.grad(f, argnums)
+
+    def slope(g, *floats):
+        return sum(jnp.vdot(x, t) for x, t in zip(g(*floats), tangent, strict=True))
+
+    def forward(g):
+        return lambda *floats: jax.jvp(g, floats, tangent)[1]
+
+    def reverse(g):
+        return jax.grad(functools.partial(slope, g), argnums)
+
+    return {
+        "value": loss,
+        "gradient": grad,
+        "jvp": forward(f),
+        "forward over reverse": forward(grad),
+        "reverse over reverse": reverse(grad),
+        "forward over reverse over reverse": forward(reverse(grad)),
+    }
+
+
+# --- numbers ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tokens_in_a_chunk", [1, 3, 4, 7])
+def test_every_derivative_equals_the_reference(tokens_in_a_chunk):
+    """7 tokens, in chunks of 1, of 3 (one short), of 4 (one short), and at once."""
+    hidden, weight, labels = data(7, 5, 11)
+    floats = (hidden, weight, np.cos(np.arange(11)), 3.0, 0.1, 0.01)
+    with jax.enable_x64(True):
+        floats = tuple(jnp.asarray(x, jnp.float64) for x in floats)
+        tangent = tuple(jnp.cos(3 * x) for x in floats)
+
+        def arguments(hidden, weight, bias, softcap, label_smoothing, z_loss):
+            names = ("bias", "softcap", "label_smoothing", "z_loss")
+            values = (bias, softcap, label_smoothing, z_loss)
+            return (hidden, weight, labels), dict(zip(names, values, strict=True))
+
+        def ours(*floats):
+            args, kwargs = arguments(*floats)
+            workspace = tokens_in_a_chunk * 11 * 8 / MB
+            return linear_cross_entropy(*args, workspace_mb=workspace, **kwargs)
+
+        def wanted(*floats):
+            args, kwargs = arguments(*floats)
+            return reference(*args, **kwargs)
+
+        want = modes(wanted, tangent)
+        for what, f in modes(ours, tangent).items():
+            got = jax.jit(f)(*floats)
+            assert_close(got, jax.jit(want[what])(*floats), rtol=1e-12, what=what)
+
+
+def test_vmap_over_everything():
+    hidden, weight, labels = data(6, 5, 11)
+    both = (np.stack([hidden, 2 * hidden]), np.stack([weight, weight**2]))
+    labels = np.stack([labels, labels[::-1]])
+    f = functools.partial(linear_cross_entropy, workspace_mb=2 * 11 * 4 / MB)
+
+    def total(hidden, weight, labels):
+        return jnp.sum(jnp.square(f(hidden, weight, labels)))
+
+    grad = jax.jit(jax.grad(total, argnums=(0, 1)))
+    mapped = jax.jit(jax.vmap(grad))(*both, labels)
+    for i in range(2):
+        want = grad(both[0][i], both[1][i], labels[i])
+        assert_close(jax.tree.map(lambda x, i=i: x[i], mapped), want)
+
+
+def test_bf16_gradients_are_summed_in_f32():
+    """4096 tokens that all pull the same way: a bf16 sum over 64 chunks would stall."""
+    hidden, weight, _ = data(4096, 8, 16)
+    hidden, labels = np.abs(hidden), np.zeros(4096, np.int32)
+    low = [jnp.asarray(x, jnp.bfloat16) for x in (hidden, weight)]
+
+    def total(hidden, weight):
+        workspace = 64 * 16 * 4 / MB
+        loss = linear_cross_entropy(hidden, weight, labels, workspace_mb=workspace)
+        return jnp.sum(loss)
+
+    got = jax.jit(jax.grad(total, argnums=(0, 1)))(*low)
+    hidden, weight = (np.asarray(x, np.float64) for x in low)
+    logits = hidden @ weight
+    p = np.exp(logits - logits.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    p[:, 0] -= 1
+    for g, want in zip(got, (p @ weight.T, hidden.T @ p), strict=True):
+        assert g.dtype == jnp.bfloat16
+        g = np.asarray(g, np.float64)
+        np.testing.assert_allclose(g, want, rtol=2**-8, atol=1e-5 * np.abs(want).max())
+
+
+def test_a_class_ruled_out_is_a_class_that_is_not_there():
+    hidden, weight, labels = data(9, 5, 11)
+    labels, bias = labels % 10, np.sin(np.arange(11)).astype(np.float32)
+    bias[10] = -np.inf
+    options = {"label_smoothing": 0.2, "z_loss": 0.1, "softcap": 2.0}
+    options["workspace_mb"] = 2 * 11 * 4 / MB
+
+    def run(classes):
+        def f(hidden, weight, bias):
+            return linear_cross_entropy(
+                hidden, weight[:, :classes], labels, bias=bias[:classes], **options
+            )
+
+        tangent = (jnp.cos(hidden), jnp.cos(weight), jnp.ones(11))
+        every = modes(f, tangent)
+        return {k: jax.jit(g)(hidden, weight, bias) for k, g in every.items()}
+
+    assert_close(run(11), run(10), rtol=3e-6)
+
+
+def test_a_label_ruled_out_costs_infinity_and_pulls_nothing():
+    hidden, weight, labels = data(4, 5, 11)
+    labels[:2] = 3
+    bias = np.where(np.arange(11) == 3, -np.inf, 0).astype(np.float32)
+    for smoothing in (0.0, 0.3, 1.0):
+        f = functools.partial(
+            linear_cross_entropy, labels=labels, bias=bias, label_smoothing=smoothing
+        )
+        grads, hvp, loss = jax.jvp(
+            jax.grad(
+                lambda h, f=f: (jnp.sum(f(h, weight)), f(h, weight)), has_aux=True
+            ),
+            (hidden,),
+            (np.ones_like(hidden),),
+            has_aux=True,
+        )
+        assert np.isinf(loss[:2]).all()
+        assert_finite((loss[2:], grads, hvp))
+        assert (np.asarray(grads)[:2] == 0).all()
+
+
+def test_unsigned_labels_strict_promotion_and_one_chunk():
+    hidden, weight, labels = data(4, 5, 11)
+    want = linear_cross_entropy(hidden, weight, labels)
+    with jax.numpy_dtype_promotion("strict"):
+        low = [jnp.asarray(x, jnp.bfloat16) for x in (hidden, weight)]
+        got = linear_cross_entropy(*low, labels, softcap=30.0, bias=jnp.zeros(11))
+        assert got.dtype == jnp.float32
+        got = linear_cross_entropy(
+            hidden, weight, labels.astype(np.uint8), workspace_mb=np.inf
+        )
+    assert_close(got, want)
+
+
+def test_mistakes():
+    hidden, weight, labels = data(4, 5, 11)
+    for args, kwargs, message in (
+        ((hidden, weight.T, labels), {}, r"weight: wanted .* came \(11, 5\)"),
+        ((hidden, weight[0], labels), {}, r"weight: wanted .* came \(5,\)"),
+        ((hidden, weight, labels[:3]), {}, r"labels: .*\(4,\).* came int32\[3\]"),
+        ((hidden, weight, hidden[:, 0]), {}, "labels: wanted integers .* float32"),
+        ((hidden, weight, labels), {"bias": np.ones(5)}, r"bias: .*\(11,\), came \(5"),
+        (
+            (hidden, weight, labels),
+            {"implementation": "triton"},
+            "wanted one of 'auto'",
+        ),
+    ):
+        with as_users_see_it(), pytest.raises(ValueError, match=message):
+            linear_cross_entropy(*args, **kwargs)
+
+
+def test_one_program_for_all_platforms():
+    """Nothing asks which device there is: cpu, tpu and cuda are lowered here, together."""
+    hidden, weight, labels = data(8, 4, 16)
+    f = jax.jit(jax.grad(lambda h, w: jnp.sum(linear_cross_entropy(h, w, labels))))
+    exported = jax.export.export(f, platforms=("cpu", "tpu", "cuda"))(hidden, weight)
+    assert_close(exported.call(hidden, weight), f(hidden, weight))
+
+
+# --- memory -----------------------------------------------------------------------------
+
+CHUNKS_HELD = {
+    "value": 4,
+    "gradient": 4,
+    "jvp": 8,
+    "forward over reverse": 8,
+    "reverse over reverse": 8,
+    "forward over reverse over reverse": 8,
+}
+
+
+def temporary(f, *args) -> int:
+    """Bytes that the compiled function needs beside its arguments and results."""
+    return jax.jit(f).lower(*args).compile().memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inside_a_scan", [False, True])
+def test_no_derivative_holds_more_than_its_chunks(inside_a_scan):
+    """4096 tokens by 4096 classes are 64 MiB of logits; the chunks, 2 MiB."""
+    hidden, weight, labels = data(4096, 32, 4096)
+    tangent = (np.cos(hidden), np.cos(weight))
+
+    def loss(hidden, weight, workspace_mb):
+        f = functools.partial(
+            linear_cross_entropy,
+            labels=labels,
+            label_smoothing=0.1,
+            z_loss=0.1,
+            softcap=9.0,
+            workspace_mb=workspace_mb,
+        )
+        if not inside_a_scan:
+            return f(hidden, weight)
+        return lax.scan(lambda c, _: (c, f(hidden * c, weight)), 1.0, length=1)[1][0]
+
+    chunked = modes(functools.partial(loss, workspace_mb=2), tangent)
+    whole = modes(functools.partial(loss, workspace_mb=np.inf), tangent)
+    # Chunks aside: the hidden states in chunks, the weight in f32, and their tangents.
+    rest = 8 * (hidden.nbytes + weight.nbytes)
+    for what, chunks in CHUNKS_HELD.items():
+        held = temporary(chunked[what], hidden, weight)
+        assert held <= chunks * 2 * MB + rest, f"{what}: {held / MB:.1f} MiB"
+        assert held < 64 * MB, what
+    assert temporary(whole["gradient"], hidden, weight) > 64 * MB
+
+
+def test_a_frozen_weight_costs_no_product():
+    """The gradient in the hidden states alone: logits, logits again, and one product."""
+    hidden, weight, labels = data(8, 5, 11)
+
+    def total(hidden, weight):
+        return jnp.sum(linear_cross_entropy(hidden, weight, labels))
+
+    def products(argnums):
+        jaxpr = jax.make_jaxpr(jax.grad(total, argnums))(hidden, weight)
+        return str(jaxpr).count("dot_general[")
+
+    assert products(0) == 3
+    assert products((0, 1)) == 4
+
+
+# --- meshes -----------------------------------------------------------------------------
+
+
+def on_mesh(kind, arrays, specs):
+    return [
+        jax.device_put(x, NamedSharding(mesh(kind), spec))
+        for x, spec in zip(arrays, specs, strict=True)
+    ]
+
+
+def total_gradient(batch, **kwargs):
+    """The gradient of a weighted loss, of hidden [*batch, features] and weight."""
+    ramp = jnp.cos(jnp.arange(np.prod(batch), dtype=jnp.float32)).reshape(batch)
+
+    def total(hidden, weight, labels):
+        return jnp.sum(ramp * linear_cross_entropy(hidden, weight, labels, **kwargs))
+
+    return jax.jit(jax.grad(total, argnums=(0, 1)))
+
+
+def collectives(hlo: str) -> list[tuple[str, str, bool]]:
+    """(what, its result's shape, whether in a loop) of every collective."""
+    found, in_loop = [], set(re.findall(r"body=%?([\w.-]+)", hlo))
+    name = ""
+    for line in hlo.splitlines():
+        if head := re.match(r"(?:ENTRY )?%?([\w.-]+) .*\{$", line):
+            name = head[1]
+        if op := re.search(
+            r"= \(?(\w+\[[\d,]*\]).* (all-gather|all-reduce|all-to-all"
+            r"|collective-permute|reduce-scatter)(?:-start)?\(",
+            line,
+        ):
+            found.append((op[2], op[1], name in in_loop))
+    return found
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("classes_split", [False, True])
+def test_nothing_of_the_batch_travels(kind, classes_split):
+    """No gather; one sum over the devices of the weight's gradient, after all chunks."""
+    arrays = data(64, 6, 10)
+    classes = "model" if classes_split else None
+    grad = total_gradient((64,), workspace_mb=4 * 10 * 4 / MB)
+    specs = (P("data"), P(None, classes), P("data"))
+    with jax.set_mesh(mesh(kind)):
+        args = on_mesh(kind, arrays, specs)
+        found = collectives(grad.lower(*args).compile().as_text())
+        assert_close(grad(*args), grad(*arrays), rtol=5e-6)
+    assert {what for what, _, _ in found} == {"all-reduce"}
+    of_weight = [(s, loop) for _, s, loop in found if s in ("f32[6,10]", "f32[6,5]")]
+    assert of_weight == [("f32[6,5]" if classes_split else "f32[6,10]", False)]
+    inside = {shape for _, shape, loop in found if loop}
+    # With split classes: sums over them, for the 4 tokens of a chunk on a device.
+    assert inside == ({"f32[4]", "pred[4]", "f32[4,6]"} if classes_split else set())
+
+
+def test_an_auto_mesh_that_was_not_set_still_gathers_nothing():
+    arrays = data(64, 6, 10)
+    grad = total_gradient((64,), workspace_mb=16 * 10 * 4 / MB)
+    args = on_mesh(AxisType.Auto, arrays, (P("data"), P(), P("data")))
+    found = collectives(grad.lower(*args).compile().as_text())
+    assert {what for what, _, _ in found} == {"all-reduce"}
+    assert_close(grad(*args), grad(*arrays), rtol=5e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "hidden", "weight"),
+    [
+        (AxisType.Explicit, P("data", None, None), P("data", "model")),
+        (AxisType.Explicit, P("data", "model", None), P(None, "model")),
+        (AxisType.Explicit, P(("data", "model"), None, None), P("model", None)),
+        (AxisType.Explicit, P(None, "data", None), P()),
+        (AxisType.Explicit, P(), P(None, ("data", "model"))),
+        (AxisType.Auto, P("data", "model", None), P("data", None)),
+        (AxisType.Auto, P("model", None, None), P("model", "data")),
+        (AxisType.Auto, P(), P()),
+    ],
+    ids=str,
+)
+def test_any_layout_gives_the_same_gradient(kind, hidden, weight):
+    """Batch and sequence split, weights split over the batch's axes too; 8 x 6 tokens."""
+    arrays = data(48, 4, 8)
+    arrays = (arrays[0].reshape(8, 6, 4), arrays[1], arrays[2].reshape(8, 6))
+    grad = total_gradient((8, 6), workspace_mb=5 * 8 * 4 / MB)
+    want = grad(*arrays)
+    with jax.set_mesh(mesh(kind)):
+        args = on_mesh(kind, arrays, (hidden, weight, P()))
+        got = grad(*args)
+    assert_close(got, want, rtol=5e-6)
+    if kind == AxisType.Explicit:
+        assert [g.sharding.spec for g in got] == [x.sharding.spec for x in args[:2]]
+
+
+def test_a_batch_that_the_mesh_does_not_divide():
+    arrays = data(7, 6, 10)
+    grad = total_gradient((7,), workspace_mb=2 * 10 * 4 / MB)
+    want = grad(*arrays)
+    with jax.set_mesh(mesh(AxisType.Auto)):
+        assert_close(grad(*arrays), want, rtol=5e-6)
+
+
+def test_in_shard_map_and_pmap():
+    """Local tokens, a weight that is the same everywhere; the sum is over all devices."""
+    arrays = data(16, 6, 10)
+    want = total_gradient((16,))(*arrays)
+    ramp = np.cos(np.arange(16, dtype=np.float32))
+
+    def total(hidden, weight, labels, ramp):
+        loss = linear_cross_entropy(hidden, weight, labels, workspace_mb=1e-9)
+        return jnp.sum(ramp * loss)
+
+    grad = jax.grad(total, argnums=(0, 1))
+    split = jax.shard_map(
+        grad,
+        mesh=mesh(AxisType.Auto),
+        in_specs=(P("data"), P(), P("data"), P("data")),
+        out_specs=(P("data"), P()),
+    )
+    compiled = jax.jit(split).lower(*arrays, ramp).compile()
+    assert_close(compiled(*arrays, ramp), want, rtol=5e-6, what="shard_map")
+    found = collectives(compiled.as_text())
+    assert found == [("all-reduce", "f32[6,10]", False)]
+
+    hidden, weight, labels = arrays
+    parts = (hidden.reshape(8, 2, 6), weight, labels.reshape(8, 2), ramp.reshape(8, 2))
+    by_hidden, by_weight = jax.pmap(grad, "data", in_axes=(0, None, 0, 0))(*parts)
+    assert_close(by_hidden.reshape(16, 6), want[0], rtol=5e-6, what="pmap")
+    assert_close(np.sum(by_weight, axis=0), want[1], rtol=5e-6, what="pmap")
