@@ -36,6 +36,11 @@ def divide(a: Float[ArrayLike, "*s"], b: Float[ArrayLike, "*t"]) -> Float[Array,
     return jnp.where(zero, 0, jnp.divide(a, jnp.where(zero, 1, b)))
 
 
+def nonzero(x: Float[ArrayLike, "*s"]) -> Float[Array, "*s"]:
+    """x, but 1 with derivative 0 at 0; to divide by, or to take a logarithm of."""
+    return jnp.where(jnp.equal(x, 0), 1, x)
+
+
 def log1mexp(x: Float[ArrayLike, "*s"]) -> Float[Array, "*s"]:
     """log(1 - e^x) for x <= 0: the log of the other probability; log 1e-15 at 0.
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PyTree, Real, ScalarLike
 
+from .. import _safe as safe
 from .._check import between, one_of
 from .._mask import at_least_f32
 from ._select import keep_largest
@@ -156,4 +157,4 @@ def _elect(
     if not normalize:
         return total
     share = jnp.sum(jnp.where(agree, w, 0), axis=0)
-    return total / jnp.where(share == 0, 1, share)
+    return total / safe.nonzero(share)

@@ -25,7 +25,7 @@ def steepest(grads: PyTree, p: ScalarLike) -> PyTree:
     unit = tree.map_floats(lambda g: safe.divide(g, peak), grads)
     dual = tree.map_floats(lambda u: _signed_power(u, 1 / (p - 1)), unit)
     size = tree.dot(dual, unit)  # sum |u|^q: at least 1, or 0 at a zero gradient
-    scale = jnp.where(size == 0, 1, size) ** (-1 / p)
+    scale = safe.nonzero(size) ** (-1 / p)
     return tree.map_floats(lambda d: scale * d, dual)
 
 
@@ -53,9 +53,9 @@ def _times(size: PyTree, step: PyTree) -> PyTree:
 
 def _signed_power(u: Float[Array, "*s"], k: ScalarLike) -> Float[Array, "*s"]:
     """sign(u) |u|^k, exact at k = 0 and 1; slope 0 at u = 0 (1 for k = 1)."""
-    if isinstance(k, int | float) and k == 1:
-        return u
-    zero = u == 0
-    log = jnp.log(jnp.where(zero, 1, jnp.abs(u)))
-    power = jnp.where(zero & (k != 1), 0, u) * jnp.exp((k - 1) * log)
+    if isinstance(k, int | float) and k in (0, 1):
+        return u if k == 1 else jnp.sign(u)
+    # In proportion to u below 1e-18, so that second derivatives do not overflow.
+    log = jnp.log(jnp.maximum(jnp.abs(u), 1e-18))
+    power = jnp.where((u == 0) & (k != 1), 0, u) * jnp.exp((k - 1) * log)
     return jnp.where(k == 0, jnp.sign(u), power)

@@ -164,7 +164,7 @@ CROSS_ENTROPY_ROWS = [
         (RULED_OUT, IMPOSSIBLE),
         {},
         np.where([1, 0, 1, 1, 0], np.inf, -log_p_y(RULED_OUT, LABELS)),
-        "arXiv:1512.00567: -log 0",
+        "by hand from arXiv:1512.00567: -log 0",
     ),
     Golden(losses.comp_sum, (LOGITS, LABELS), {}, -log_p_y(LOGITS, LABELS), COMP_SUM),
     *[
@@ -396,8 +396,21 @@ LDR_ROWS = [
         f"numpy f64 oracle of {LDR}",
     ),
     # One class left: nothing to confuse it with.
-    Golden(losses.ldr_kl, (ALONE, np.array([2])), {"lam": 0.5}, [0.0], LDR),
-    Golden(losses.aldr_kl, (), {"alpha": 2.0}, [0.0, 1.0], LDR, pick=alone),
+    Golden(
+        losses.ldr_kl,
+        (ALONE, np.array([2])),
+        {"lam": 0.5},
+        [0.0],
+        f"by hand from {LDR}",
+    ),
+    Golden(
+        losses.aldr_kl,
+        (),
+        {"alpha": 2.0},
+        [0.0, 1.0],
+        f"by hand from {LDR}",
+        pick=alone,
+    ),
     *[
         Golden(
             losses.ldr_kl,

@@ -76,6 +76,32 @@ def _values(steps, **kwargs):
     return Golden(scan, args, kwargs, expect, "by hand, arXiv:2503.13751", pick)
 
 
+def nesting(jaxpr):
+    """(length, unroll) of every scan, outer before inner."""
+    found = []
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "scan":
+            found.append([equation.params["length"], equation.params["unroll"]])
+        for inner in equation.params.values():
+            inner = getattr(inner, "jaxpr", inner)
+            found += nesting(inner) if hasattr(inner, "eqns") else []
+    return found
+
+
+def _nested(steps, expect, **kwargs):
+    """How T steps are cut: this is the memory that a gradient takes."""
+
+    def run(carry):
+        return scan(lambda c, _: (c / 2, None), carry, length=steps, **kwargs)[0]
+
+    def pick(_):
+        return nesting(jax.make_jaxpr(run)(1.0).jaxpr)
+
+    args = (lambda carry, x: (carry + x, None), 0.0, np.ones(2, np.float32))
+    origin = "by hand: the k-ary tree of arXiv:2503.13751"
+    return Golden(scan, args, kwargs, expect, origin, pick)
+
+
 ROWS = [
     *(_gradients(7, **setting) for setting in ({"policy": "none"}, *SETTINGS)),
     _gradients(13, policy="sqrt"),
@@ -85,6 +111,19 @@ ROWS = [
     *(_values(n, **setting) for n in (0, 1, 5, 16) for setting in SETTINGS),
     *(_values(11, reverse=True, **setting) for setting in SETTINGS),
     _values(5, policy="none", reverse=True),
+    _nested(64, [[64, 1]], policy="none"),
+    _nested(64, [[64, 1]], policy="step"),
+    _nested(64, [[8, 1], [8, 1]], policy="sqrt"),
+    _nested(37, [[9, 1], [4, 1], [1, 1]], policy="sqrt"),
+    _nested(64, [[4, 1], [4, 1], [4, 3]], unroll=3),
+    _nested(64, [[4, 1], [4, 1], [4, 1]]),
+    _nested(64, [[2, 1]] * 6, branching=2),
+    # Odd steps: 66 = 6 * 11, 11 = 5 * 2 + 1; 8 = 4 * 2 is still cut, 7 is not.
+    _nested(66, [[6, 1], [5, 1], [2, 1], [1, 1]]),
+    _nested(8, [[4, 1], [2, 1]]),
+    _nested(7, [[7, 1]]),
+    # 128 steps in halves would nest 7 levels: more parts instead.
+    _nested(128, [[4, 1], [4, 1], [4, 1], [2, 1]], branching=2),
     Golden(
         scan,
         (lambda c, _: (2 * c, c), 1, None),

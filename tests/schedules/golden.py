@@ -60,9 +60,9 @@ def _uba(peaks, budgets, steps=EVERY, warmup_steps=0, **kwargs):
     expect = oracle.uba(steps, each, marks, warmup=warmup_steps, **kwargs)
     kwargs = {"budgets": budgets, "warmup_steps": warmup_steps, **kwargs}
     origin = "numpy f64 oracle of arXiv:2505.24452"
-    # 1 + cos(pi s) in f32 is exact to 2e-7 of the peak, not of itself, near s = 1.
+    # x is rounded, so 1 - x near 0, and what is left of the peak, has lost digits.
     args = (schedules.uba, (peaks,), kwargs, expect, origin, at(steps))
-    return Golden(*args, atol=2e-7 * PEAK)
+    return Golden(*args, atol=2e-8 * PEAK)
 
 
 def _outside(fn, args, kwargs, table, origin):
@@ -214,9 +214,9 @@ ROWS = [
     _rewarm((20, 60), [5, 5], warmup_steps=5, start=0.001, end=0.002),
     _rewarm((20, 37, 60), [0, 0, 0], warmup_steps=0),
     _rewarm(
-        (250, 700),
-        [2, 4],
-        steps=np.array([0, 1, 2, 3, 249, 250, 251, 253, 254, 255, 500, 699, 700, 701]),
+        (200, 700),
+        [2, 5],
+        steps=np.array([0, 1, 2, 3, 199, 200, 201, 204, 205, 206, 500, 699, 700, 701]),
     ),
     _outside(
         schedules.rewarm,

@@ -11,6 +11,7 @@ CASES = [
     Case(
         sharpness.sam,
         kind="transform",
+        tests="tests/sharpness/test_sam.py",
         hyper={"rho": 0.3},
         limits=(PLAIN,),
         bad=BAD,

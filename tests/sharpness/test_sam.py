@@ -32,10 +32,12 @@ def closed_form(w, rho, p=2.0, t=None):
     """In f64: the step that maximises g.e over |e/t|_p = rho."""
     a, w = np.float64(A), np.float64(w)
     t = np.ones_like(w) if t is None else t
-    g = t * (a @ w)
+    return a @ (w + rho * t * closed_form_step(t * (a @ w), p))
+
+
+def closed_form_step(g, p):
     q = 1 / (1 - 1 / p)
-    step = np.sign(g) * np.abs(g) ** (q - 1) / np.sum(np.abs(g) ** q) ** (1 / p)
-    return a @ (w + rho * t * step)
+    return np.sign(g) * np.abs(g) ** (q - 1) / np.sum(np.abs(g) ** q) ** (1 / p)
 
 
 @pytest.mark.parametrize("p", [1.25, 2.0, 2, 3.0, np.inf])
@@ -134,6 +136,27 @@ def test_meta_gradients_at_any_scale(p, scale):
     slope = jax.grad(f, 1)(0.0, 0.5)
     want = (closed_form(W, 1.0, p) - closed_form(W, 0.0, p)).sum() if scale else 0.0
     np.testing.assert_allclose(slope, want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("p", [1.5, 2.0, 3.0, np.inf])
+@pytest.mark.parametrize("traced", [False, True])
+def test_entries_far_below_the_largest(p, traced):
+    """Exact to 1e-18 of it; second derivatives are finite however small they are."""
+
+    def step(g, traced_p):
+        tx = sharpness.sam(1.0, p=traced_p if traced else p)
+        zero = jnp.zeros(3)
+        return tx.update(g, tx.init(zero), zero, grad_fn=lambda w: w)[0]
+
+    for small in (1.2e-18, 1e-25, 1e-37, 1e-44):
+        g = np.array([1.0, -small, 0.5], np.float32)
+        value = jax.jit(step)(g, p)
+        if small > 1e-18:
+            want = closed_form_step(np.float64(g), p)
+            np.testing.assert_allclose(value, want, rtol=1e-5)
+        hessian = jax.jit(jax.jacrev(jax.jacrev(step)))(g, p)
+        assert np.isfinite(value).all()
+        assert not np.isnan(hessian).any()
 
 
 @pytest.mark.parametrize("p", [2, 2.0, "traced"])
@@ -285,6 +308,15 @@ def test_m_sharpness_is_the_mean_of_every_devices_sam():
     )
     want = jax.tree.map(lambda x: jnp.mean(x, axis=0), each)
     common.assert_close(got, want, rtol=2e-6)
+
+
+def test_what_is_missing_is_named_with_the_call_that_gives_it():
+    tx = sharpness.sam(0.1)
+    for missing, kwargs in (("grad_fn", {"params": W}), ("params", {"grad_fn": abs})):
+        with pytest.raises(
+            ValueError, match=f"^sam: {missing} missing; call tx.update"
+        ):
+            tx.update(W, optax.EmptyState(), **kwargs)
 
 
 def test_a_result_of_another_structure_is_refused_by_path():
