@@ -1,0 +1,111 @@
+"""Real processes, really killed: what they write is what an undisturbed one writes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.experiments import corpus
+
+pytestmark = pytest.mark.slow
+
+FLAGS = [*corpus.TINY, "--steps=120", "--arms=adamw,all,average", "--data=text"]
+
+
+class Program:
+    """`python -m experiments.lm` in a folder of its own."""
+
+    def __init__(self, folder, *flags):
+        self.command = [sys.executable, "-m", "experiments.lm", *FLAGS, *flags]
+        self.folder = folder
+        self.env = os.environ | {"PYTHONPATH": os.getcwd(), "PYTHONWARNINGS": "error"}
+
+    def start(self):
+        pipe = subprocess.PIPE
+        where = {"cwd": self.folder, "env": self.env, "text": True}
+        return subprocess.Popen(self.command, stdout=pipe, stderr=pipe, **where)
+
+    def finish(self):
+        process = self.start()
+        out, err = process.communicate(timeout=600)
+        assert (process.returncode, err) == (0, ""), out
+        return out
+
+    def stop(self, signum, arm, step):
+        """Sends the signal once the arm has a checkpoint at or beyond the step."""
+        process, folder = self.start(), self.folder / "runs/lm/checkpoints" / arm
+        while process.poll() is None and max(steps(folder), default=0) < step:
+            time.sleep(0.002)
+        process.send_signal(signum)
+        out, err = process.communicate(timeout=600)
+        return process.returncode, out, err
+
+
+def steps(folder):
+    names = [path.name for path in folder.glob("*")]
+    return [int(name) for name in names if name.isdigit()]
+
+
+def outcome(folder):
+    """metrics.jsonl and results.json without what was measured by the clock."""
+    run = folder / "runs/lm"
+    rows = [
+        json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()
+    ]
+    results = json.loads((run / "results.json").read_text())
+    for part in (*rows, *results["arms"].values()):
+        part.pop("timing", None)
+    return [json.dumps(row) for row in rows], results
+
+
+def test_a_run_killed_in_every_way_ends_like_one_left_alone(tmp_path):
+    alone, killed = tmp_path / "alone", tmp_path / "killed"
+    for folder in (alone, killed):
+        corpus.write(folder / "text")
+    said = Program(alone).finish()
+    assert "average" in said
+
+    program = Program(killed, "--fresh")
+    code, out, err = program.stop(signal.SIGTERM, "adamw", 16)
+    assert code == 128 + signal.SIGTERM, out + err
+    continued = " ".join(["python -m experiments.lm", *FLAGS])
+    assert err == f"stopped by SIGTERM; to continue: {continued}\n"
+
+    program = Program(killed)
+    code, out, err = program.stop(signal.SIGKILL, "all", 24)
+    assert code == -signal.SIGKILL, out + err
+    assert "adamw     step" in out
+    assert "goes on from step" in out
+    saved = killed / "runs/lm/checkpoints/all"
+    newest = max(steps(saved))
+    files = (path for path in (saved / str(newest)).rglob("*") if path.is_file())
+    largest = max(files, key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[::-1])
+
+    code, out, err = program.stop(signal.SIGINT, "all", newest + 16)
+    assert code == 128 + signal.SIGINT, out + err
+    assert err.startswith("stopped by SIGINT; to continue: ")
+    assert f"all: checkpoint {newest} is broken (" in out
+    assert f"all       step {newest - 8:>5}/120  goes on from step {newest - 8}" in out
+
+    table = program.finish().partition("┏")[2]
+    assert table
+    assert outcome(killed) == outcome(alone)
+    names = {path.name for path in (killed / "runs/lm").iterdir()}
+    assert names == {path.name for path in (alone / "runs/lm").iterdir()}
+    for name in ("curves.png", "domains.png", "table.md", "config.json", "env.json"):
+        assert name in names
+
+    before = (killed / "runs/lm/metrics.jsonl").read_bytes()
+    assert program.finish().partition("┏")[2] == table
+    assert (killed / "runs/lm/metrics.jsonl").read_bytes() == before
+    program.command.append("--seed=1")
+    refused = program.start()
+    assert refused.communicate()[1].startswith(
+        "error: run 'lm' exists with a different"
+    )
+    assert refused.returncode == 2
