@@ -2,8 +2,8 @@
 
 A chunk's logits are one full-vocabulary matrix product, reduced at once to a few
 numbers a token (`Statistics`); the loss is a formula on those. Derivatives compute a
-chunk's logits again, so that they hold no more than a few chunks' either. Chunks are
-cut within each device's own tokens.
+chunk's logits again (`atomic`), so that they hold no more than a few chunks' either.
+Chunks are cut within each device's own tokens.
 """
 
 import math
@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Integer, ScalarLike
 from .._check import above, at_least, between, one_of
 from .._compat import NamedSharding, P, varying_like
 from .._mask import at_label, blank
+from ._atomic import atomic
 
 IMPLEMENTATIONS = ("auto", "xla")
 
@@ -60,11 +61,12 @@ def linear_cross_entropy(
     Gradient: smooth in all float arguments, any order and mode; nothing is stopped.
     Cost: one more product with the weight in a gradient; f32 copies of the weight and
       of its gradient. A value or gradient holds up to 4 chunks' logits at a time, a jvp
-      or an HVP up to 8 (times the instances of a vmap), three reverse modes over one
-      another hold all. Hidden states stay on their device and the weight's gradient is
-      reduced once: on an Explicit mesh, in shard_map, and on an Auto mesh that
-      `jax.set_mesh` set and whose axis "data" splits the batch. A weight split over the
-      batch's mesh axes is gathered first.
+      or HVP up to 8, forward mode over an HVP up to 15; times the instances of a vmap.
+      Reverse mode three times over stores a gradient of the weight per chunk.
+      Hidden states stay on their device and the weight's gradient is reduced once: on
+      an Explicit mesh, in shard_map, and on an Auto mesh that `jax.set_mesh` set and
+      whose axis "data" splits the batch. A weight split over axes that split the batch
+      is gathered first (on an Explicit mesh under jax 0.10, over any axes).
     Raises: ValueError for a shape, a hyperparameter or a choice that does not fit.
     Source: Wijmans et al., "Cut Your Losses in Large-Vocabulary Language Models", 2024,
       arXiv:2411.09009, sec. 4. Differs: cut by tokens, in plain XLA; no gradient is
@@ -153,36 +155,9 @@ def _chunked(hidden, weight, labels, bias, softcap, workspace_mb) -> Statistics:
 
     def body(carry, chunk):
         hidden, labels = chunk
-        return carry, _value(labels, hidden.astype(dtype), *head)
+        return carry, atomic(_formulas, labels, hidden.astype(dtype), *head)
 
     return jax.tree.map(unfold, lax.scan(body, None, (fold(hidden), fold(labels)))[1])
-
-
-@jax.custom_jvp
-def _value(labels, hidden, weight, bias, softcap) -> Statistics:
-    """The statistics of a chunk of tokens; no reverse mode stores its logits.
-
-    The tangent is computed from the inputs alone. The value beside it is this function
-    again, and under the checkpoint, so that reverse mode over reverse mode finds it as
-    the first did: a checkpoint by itself would be gone by then.
-    """
-    again = jax.checkpoint(_formulas, prevent_cse=False)  # scan keeps the passes apart
-    return again(labels, hidden, weight, bias, softcap)
-
-
-@partial(_value.defjvp, symbolic_zeros=True)
-def _value_and_tangent(primals, tangents):
-    moving = [i for i, t in enumerate(tangents) if isinstance(t, jax.Array)]
-
-    @partial(jax.checkpoint, prevent_cse=False)
-    def tangent(primals, tangents):
-        def f(*some):
-            inputs = dict(enumerate(primals)) | dict(zip(moving, some, strict=True))
-            return _formulas(*inputs.values())
-
-        return jax.jvp(f, [primals[i] for i in moving], tangents)[1]
-
-    return _value(*primals), tangent(primals, [tangents[i] for i in moving])
 
 
 def _formulas(labels, hidden, weight, bias, softcap) -> Statistics:

@@ -1,4 +1,4 @@
-"""The kernels, one line a setting, with chunks of three tokens so that chunks matter."""
+"""The kernels, one line a setting, in chunks of at most three tokens."""
 
 import numpy as np
 import optax

@@ -1,5 +1,7 @@
 """linear_cross_entropy: values and hand-written gradients in float64, and torch's."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,9 +61,53 @@ def _gradients(**kwargs):
     return _row(pick=pick, expect=expect, atol=2e-7, **kwargs)
 
 
-# The logits of 3 tokens: two chunks of the 6 tokens; then of 4, a ragged cut.
-TWO_CHUNKS = 3 * 7 * 4 / 2**20
-RAGGED = 4 * 7 * 4 / 2**20
+def _double(**kwargs):
+    """As `_row`, in float64 throughout."""
+
+    def pick(_):
+        with jax.enable_x64(True):
+            wide = [jnp.asarray(x, jnp.float64) for x in (HIDDEN, WEIGHT)]
+            return np.asarray(linear_cross_entropy(*wide, LABELS, **kwargs))
+
+    return _row(pick=pick, rtol=1e-14, **kwargs)
+
+
+def _prime(**kwargs):
+    """Seven tokens, in chunks that they do not fill, and their gradients."""
+    hidden, labels = SEVEN, np.arange(7, dtype=np.int32)
+    expect, dz = oracle.linear_cross_entropy(hidden, WEIGHT, labels)
+
+    def pick(_):
+        def total(hidden):
+            return jnp.sum(linear_cross_entropy(hidden, WEIGHT, labels, **kwargs))
+
+        value = linear_cross_entropy(hidden, WEIGHT, labels, **kwargs)
+        return np.concatenate([value, np.ravel(jax.grad(total)(hidden))])
+
+    expect = np.concatenate([expect, np.ravel(dz @ WEIGHT.T.astype(np.float64))])
+    return _row(pick=pick, expect=expect, atol=2e-7, **kwargs)
+
+
+def _chunks(tokens, classes, chunks, dtype=np.float32, **kwargs):
+    """How many chunks the tokens are cut into: this is the memory that a loss takes."""
+
+    def pick(_):
+        with jax.enable_x64(dtype == np.float64):
+            shapes = (tokens, 4), (4, classes)
+            wide = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
+            labels = jax.ShapeDtypeStruct((tokens,), np.int32)
+            run = functools.partial(linear_cross_entropy, **kwargs)
+            return [
+                length for length, _ in oracle.scans(jax.make_jaxpr(run)(*wide, labels))
+            ]
+
+    expect, origin = [chunks], "by hand: tokens * classes * itemsize / workspace_mb"
+    return _row(pick=pick, expect=expect, origin=origin, **kwargs)
+
+
+SEVEN = _rng.normal(size=(7, 4)).astype(np.float32)
+# The logits of 3 tokens, and of 4.
+THREE, FOUR = 3 * 7 * 4 / 2**20, 4 * 7 * 4 / 2**20
 ALL = {
     "bias": BIAS,
     "softcap": 1.5,
@@ -79,9 +125,9 @@ ROWS = [
     _row(bias=RULED_OUT),
     _row(bias=RULED_OUT, label_smoothing=0.15, z_loss=0.05),
     _row(bias=RULED_OUT, label_smoothing=0.15, softcap=3.0),
-    _row(workspace_mb=TWO_CHUNKS),
+    _row(workspace_mb=THREE),
     _row(**ALL),
-    _row(**ALL, workspace_mb=RAGGED),
+    _row(**ALL, workspace_mb=FOUR),
     Golden(
         linear_cross_entropy,
         (HIDDEN, WEIGHT, LABELS),
@@ -102,7 +148,17 @@ ROWS = [
         )
         for smoothing in (0.0, 1.0)
     ),
+    _double(bias=BIAS, softcap=1.5, label_smoothing=0.15, z_loss=0.05),
+    _prime(workspace_mb=THREE),
+    _chunks(7, 7, 1),
+    _chunks(6, 7, 2, workspace_mb=THREE),
+    _chunks(6, 7, 3, np.float64, workspace_mb=THREE * 1.4),
+    _chunks(6, 7, 6, workspace_mb=1e-9),
+    _chunks(7, 7, 3, workspace_mb=THREE),  # no 3, 4 or 5 divides 7
+    _chunks(10, 7, 5, workspace_mb=THREE),  # 4 would do, 5 come out even
+    _chunks(1028, 2**18, 5),  # 257 would fit in 257 MiB, 256 do in 256
+    _chunks(0, 7, 1),
     _gradients(),
-    _gradients(**ALL, workspace_mb=RAGGED),
+    _gradients(**ALL, workspace_mb=FOUR),
     _gradients(bias=RULED_OUT, label_smoothing=0.15, z_loss=0.05, softcap=3.0),
 ]
