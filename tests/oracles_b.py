@@ -2,6 +2,19 @@
 
 import numpy as np
 
+
+def scans(jaxpr):
+    """(length, unroll) of every scan of a program, outer before inner."""
+    found = []
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        if equation.primitive.name == "scan":
+            found.append([equation.params["length"], equation.params["unroll"]])
+        for inner in equation.params.values():
+            if hasattr(getattr(inner, "jaxpr", inner), "eqns"):
+                found += scans(inner)
+    return found
+
+
 # Softmax regression, the small problem that the sharpness and meta-gradient rows train.
 
 _rng = np.random.default_rng(2024)

@@ -91,8 +91,11 @@ def linear_cross_entropy(
         live = jnp.sum(jnp.asarray(bias) > -jnp.inf, dtype=token.total.dtype)
     impossible = token.target == -jnp.inf
     nll = token.lse - jnp.where(impossible, 0, token.target)
-    even = token.lse - token.total / live
-    loss = (1 - label_smoothing) * nll + label_smoothing * even
+    if isinstance(label_smoothing, int | float) and label_smoothing == 0:
+        loss = nll  # so that the compiler drops the pass over the logits for `total`
+    else:
+        even = token.lse - token.total / live
+        loss = (1 - label_smoothing) * nll + label_smoothing * even
     log_z = token.peak + token.lse
     loss += z_loss * log_z * log_z  # in this order 0 stays 0 where the square is inf
     return blank(jnp.where(impossible, jnp.inf, loss), where)
@@ -170,18 +173,19 @@ def _formulas(labels, hidden, weight, bias, softcap) -> Statistics:
         capped = softcap * jnp.tanh(jnp.where(live, logits, 0) / softcap)
         logits = jnp.where(live, capped, logits)
     peak = lax.stop_gradient(jnp.max(logits, axis=-1))
+    target = at_label(logits, labels) - peak
     logits = logits - peak[:, None]
     return Statistics(
         peak=peak,
         lse=jnp.log(jnp.sum(jnp.exp(logits), axis=-1)),
-        target=at_label(logits, labels),
+        target=target,
         total=jnp.sum(jnp.where(live, logits, 0), axis=-1),
     )
 
 
 def _chunks(tokens: int, bytes_each: int, workspace_mb: float | int) -> int:
     """How many chunks: what the workspace asks for, or some more to come out even."""
-    fit = max(1, int(min(tokens, workspace_mb * 2**20 // bytes_each)))
+    fit = max(1, int(min(tokens, workspace_mb * 2**20 / bytes_each)))
     least = max(1, math.ceil(tokens / fit))
     return next((n for n in range(least, 2 * least) if tokens % n == 0), least)
 

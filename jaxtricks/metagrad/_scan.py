@@ -52,8 +52,9 @@ def scan(
         2 k^6) that more than 6 levels would be nested.
     Returns:
       (carry_T, ys), those of `lax.scan`.
-    Gradient: exact in init, xs and all that step closes over, at any order, forward
-      mode too. Reverse over reverse stores like "none"; forward over reverse does not.
+    Gradient: exact in init, xs and all that step closes over, at any order and in both
+      modes. Forward over reverse stores twice as much; reverse over reverse, a few
+      times as much for "step" and "replay" and O(T) for "sqrt".
     Cost: nothing without a gradient. In one, a step runs once forward and once for each
       level: 2 T steps for "step", 3 T for "sqrt", (1 + log_k T) T for "replay".
     Raises: ValueError for an unknown policy or branching < 2. Lengths that disagree, or

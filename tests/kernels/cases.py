@@ -64,6 +64,7 @@ CASES = [
             {"workspace_mb": 0},
             {"implementation": "cuda"},
         ],
+        tests="tests/kernels/test_linear_cross_entropy.py",
     ),
     Case(
         kernels.linear_cross_entropy,

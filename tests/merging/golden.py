@@ -1,6 +1,7 @@
 """Merges of three small models: mergekit's and the authors' numbers, and oracles."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxtricks import merging
@@ -61,11 +62,11 @@ def _outside(fn, args, kwargs, expect, origin):
     return Golden(fn, args, kwargs, expect, origin, flat, atol=ROUNDING)
 
 
-def _leaf(**kwargs):
+def _leaf(large=1.0, **kwargs):
     weights = kwargs.get("weights", (1.0, 1.0, 1.0))
     density = kwargs.get("density", 0.2)
     rest = {k: v for k, v in kwargs.items() if k in ("sign", "normalize")}
-    stack = _stack("b").astype(np.float32)
+    stack = (large * _stack("b")).astype(np.float32)
     expect = oracle.ties(stack, weights, density, **rest).reshape(2, 4)
     args = (stack.reshape(3, 2, 4),)
     origin = "numpy f64 oracle of arXiv:2306.01708 alg. 1"
@@ -112,6 +113,17 @@ _GLOBAL_SUM += [-0.719762981, 1.163901746, -0.001726102, 0.921533167, 0.27241823
 _FREQUENCY = [1.462845325, -1.305569887, 1.584548275, 1.028487831, -0.623959452]
 _FREQUENCY += [0.521304995, 0.518888265, -0.611158411, 0.003965314, 0.460796704]
 _FREQUENCY += [-0.831687361, 0.965783, 0.126666004, 0.921533167, 0.308795094]
+
+_EQUAL = np.array([[1, -1, 1, -1, 1, -1, 1], [-2, 2, -2, 2, -2, 2, -2]], np.float32)
+_ZEROS = {"a": np.zeros(7, np.float32), "b": np.zeros((2, 4), np.float32)}
+_ONES = jax.tree.map(np.ones_like, _ZEROS)
+_CLOSE = np.array([[1.0, 1 + 1e-12, -1 - 2e-12, 1 - 1e-12, 1e-300]])
+
+
+def _close_in_f64(_):
+    with jax.enable_x64(True):
+        return np.asarray(merging.ties_leaf(jnp.asarray(_CLOSE), density=0.4))
+
 
 ROWS = [
     _outside(merging.linear, (TREES,), {}, _average((1, 1, 1)), SOUP),
@@ -230,6 +242,39 @@ ROWS = [
         _GLOBAL_SUM,
         AUTHORS,
     ),
+    # Equal magnitudes: the first ones are kept, 3 of 7, and 9 of the 15 in both leaves.
+    Golden(
+        merging.ties_leaf,
+        (_EQUAL[:1],),
+        {"density": 0.5},
+        [1, -1, 1, 0, 0, 0, 0],
+        "by hand, arXiv:2306.01708",
+    ),
+    Golden(
+        merging.ties_leaf,
+        (_EQUAL,),
+        {"density": (1.0, 0.5)},
+        [-2, 2, -2, -1, 1, -1, 1],
+        "by hand, arXiv:2306.01708",
+    ),
+    Golden(
+        merging.ties,
+        (_ZEROS, [_ONES, _ONES]),
+        {"density": 0.6, "scope": "global"},
+        [1] * 9 + [0] * 6,
+        "by hand, arXiv:2306.01708",
+        flat,
+    ),
+    Golden(
+        merging.ties_leaf,
+        (_CLOSE.astype(np.float32),),
+        {"density": 0.4},
+        [0, 1 + 1e-12, -1 - 2e-12, 0, 0],
+        "by hand, arXiv:2306.01708",
+        _close_in_f64,
+        rtol=1e-15,
+    ),
+    _leaf(large=1e6),
     _leaf(),
     _leaf(density=0.05),
     _leaf(density=np.array([0.0, 0.05, 0.3], np.float32)),

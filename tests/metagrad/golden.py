@@ -76,18 +76,6 @@ def _values(steps, **kwargs):
     return Golden(scan, args, kwargs, expect, "by hand, arXiv:2503.13751", pick)
 
 
-def nesting(jaxpr):
-    """(length, unroll) of every scan, outer before inner."""
-    found = []
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "scan":
-            found.append([equation.params["length"], equation.params["unroll"]])
-        for inner in equation.params.values():
-            inner = getattr(inner, "jaxpr", inner)
-            found += nesting(inner) if hasattr(inner, "eqns") else []
-    return found
-
-
 def _nested(steps, expect, **kwargs):
     """How T steps are cut: this is the memory that a gradient takes."""
 
@@ -95,7 +83,7 @@ def _nested(steps, expect, **kwargs):
         return scan(lambda c, _: (c / 2, None), carry, length=steps, **kwargs)[0]
 
     def pick(_):
-        return nesting(jax.make_jaxpr(run)(1.0).jaxpr)
+        return oracle.scans(jax.make_jaxpr(run)(1.0))
 
     args = (lambda carry, x: (carry + x, None), 0.0, np.ones(2, np.float32))
     origin = "by hand: the k-ary tree of arXiv:2503.13751"
