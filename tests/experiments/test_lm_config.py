@@ -1,39 +1,39 @@
 """The command line: what is understood, and what gets one line and exit status 2."""
 
 import json
-import signal
+import os
 import subprocess
 import sys
 
 import pytest
 
-from experiments.lm import __main__ as program
 from experiments.lm import files
-from experiments.lm.config import ARMS, BadInput, Config, parse
+from experiments.lm.config import ARMS, BadInput, Config
 from tests.experiments import corpus
 
 
-@pytest.fixture
-def main(monkeypatch, tmp_path):
-    """main(*argv) in an empty folder, leaving signals and environment as they were."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "unused")
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-    yield lambda *argv: program.main(list(argv))
-    for signum, handler in before.items():
-        signal.signal(signum, handler)
-
-
-def test_arms_come_with_commas_or_spaces_and_in_order():
-    assert parse([]).arms == ARMS
-    assert parse(["--arms", "sam,adamw"]).arms == ("adamw", "sam")
-    assert parse(["--arms", "sam", "adamw,sam"]).arms == ("adamw", "sam")
+def python(*words, **where):
+    """A process of its own, as a user has it: tyro's caches are the interpreter's."""
+    where = {"capture_output": True, "text": True, "timeout": 600} | where
+    return subprocess.run([sys.executable, *words], **where)
 
 
 def test_flags():
-    config = parse(["--steps", "7", "--no-tied", "--fresh", "--lr=0.1", "--name=a-b"])
-    assert (config.steps, config.tied, config.fresh) == (7, False, True)
-    assert (config.lr, config.name) == (0.1, "a-b")
+    code = (
+        "from experiments.lm.config import parse\n"
+        "def arms(*words): return parse(['--arms', *words]).arms\n"
+        "print(parse([]).arms == parse(['--arms', 'sam', *parse([]).arms]).arms)\n"
+        "print(arms('sam,adamw'), arms('sam', 'adamw,sam'))\n"
+        "c = parse('--steps 7 --no-tied --fresh --lr=0.1 --name=a-b'.split())\n"
+        "print(c.steps, c.tied, c.fresh, c.lr, c.name)\n"
+    )
+    done = python("-c", code)
+    assert done.stdout.splitlines() == [
+        "True",
+        "('adamw', 'sam') ('adamw', 'sam')",
+        "7 False True 0.1 a-b",
+    ], done.stderr
+    assert Config().arms == ARMS
 
 
 def test_the_last_checkpoints_are_known_beforehand():
@@ -62,19 +62,17 @@ def test_the_last_checkpoints_are_known_beforehand():
         ("--data text --batch-size 100000", "--batch-size: wanted <= "),
     ],
 )
-def test_bad_input_gets_one_line_and_leaves_nothing(
-    main, tmp_path, capsys, flags, said
-):
+def test_bad_input_gets_one_line_and_leaves_nothing(tmp_path, flags, said):
     corpus.write(tmp_path / "text")
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "gone.txt").symlink_to("nothing")
-    assert main(*flags.split()) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("error: ")
-    assert said in err
-    assert err.count("\n") == 1
+    env = os.environ | {"PYTHONPATH": os.getcwd()}
+    done = python("-m", "experiments.lm", *flags.split(), cwd=tmp_path, env=env)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr.startswith("error: ")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
     assert not (tmp_path / "runs").exists()
 
 
@@ -147,7 +145,7 @@ def test_help_explains_every_flag_and_starts_no_jax():
         "try: main(['--help'])\n"
         "finally: assert 'jax' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = python("-c", code)
     assert done.returncode == 0, done.stderr
     for name in Config.__dataclass_fields__:
         assert f"-{name.replace('_', '-')}" in done.stdout
