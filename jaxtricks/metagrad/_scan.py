@@ -75,7 +75,7 @@ def scan(
         return plain(step, init, xs)
     jax.eval_shape(partial(plain, step), init, xs)  # lax.scan's own checks and messages
     steps = length if length is not None else jax.tree.leaves(xs)[0].shape[0]
-    root = math.isqrt(max(steps - 1, 0)) + 1
+    root = math.ceil(math.sqrt(steps))
     width = {"step": steps, "sqrt": root, "replay": branching}[policy]
     while 2 * width**DEPTH <= steps:
         width += 1
