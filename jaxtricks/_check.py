@@ -2,22 +2,24 @@
 
 from typing import Any
 
+import numpy as np
+
 
 def at_least(name: str, value: Any, bound: float | int) -> None:
     """ValueError unless `value` >= bound."""
-    if _is_python(value) and not value >= bound:
+    if known(value) and not value >= bound:
         raise ValueError(f"{name}: wanted >= {bound}, came {value}")
 
 
 def above(name: str, value: Any, bound: float | int) -> None:
     """ValueError unless `value` > bound."""
-    if _is_python(value) and not value > bound:
+    if known(value) and not value > bound:
         raise ValueError(f"{name}: wanted > {bound}, came {value}")
 
 
 def between(name: str, value: Any, low: float | int, high: float | int) -> None:
     """ValueError unless low <= `value` <= high."""
-    if _is_python(value) and not low <= value <= high:
+    if known(value) and not low <= value <= high:
         raise ValueError(f"{name}: wanted in [{low}, {high}], came {value}")
 
 
@@ -28,5 +30,6 @@ def one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name}: wanted one of {wanted}, came {value!r}")
 
 
-def _is_python(value: Any) -> bool:
-    return isinstance(value, int | float)
+def known(value: Any) -> bool:
+    """Whether a number can be looked at: it is no array and no tracer."""
+    return isinstance(value, int | float | np.number)

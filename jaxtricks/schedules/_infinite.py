@@ -5,13 +5,13 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, ScalarLike, Shaped
 
+from .._check import known
 from ._phases import (
     Count,
     Shape,
     check_fits,
     check_shape,
     decayed,
-    known,
     mix,
     progress,
     steps,

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, ScalarLike, Shaped
 
 from .. import _safe as safe
-from .._check import one_of
+from .._check import known, one_of
 from .._mask import at_least_f32
 
 Count = int | float | np.integer | Shaped[Array, ""]
@@ -138,8 +138,3 @@ def check_budgets(budgets: Count | Sequence[Count]) -> tuple[Count, ...]:
     if not (marks and rising):
         raise ValueError(f"budgets: wanted positive and increasing, came {marks}")
     return marks
-
-
-def known(value: Any) -> bool:
-    """Whether a number can be looked at: it is no array and no tracer."""
-    return isinstance(value, int | float | np.number)

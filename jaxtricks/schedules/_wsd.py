@@ -11,6 +11,7 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, ScalarLike, Shaped
 
+from .._check import known
 from ._phases import (
     Count,
     Shape,
@@ -18,7 +19,6 @@ from ._phases import (
     check_fits,
     check_shape,
     decayed,
-    known,
     mix,
     progress,
     steps,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtricks import merging
-from tests import oracles_b as oracle
+from tests import oracles as oracle
 from tests.case import Golden
 
 _rng = np.random.default_rng(31)

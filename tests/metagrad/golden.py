@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtricks.metagrad import scan
-from tests import oracles_b as oracle
+from tests import oracles as oracle
 from tests.case import Golden
 
 ORIGIN = "numpy f64 adjoint recursion of arXiv:2503.13751, checked with torch 2.13.0"

@@ -3,7 +3,7 @@
 import numpy as np
 
 from jaxtricks import schedules
-from tests import oracles_b as oracle
+from tests import oracles as oracle
 from tests.case import Golden
 
 WSD = "numpy f64 oracle of arXiv:2410.05192 and arXiv:2508.01483"

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 
 from jaxtricks.sharpness import complete, sam
-from tests import oracles_b as oracle
+from tests import oracles as oracle
 from tests.case import Golden
 
 ORACLE = "numpy f64 oracle of arXiv:2010.01412 eq. 2"
