@@ -3,26 +3,64 @@
 `jax.checkpoint` does as much for one reverse mode: beside it, the value is the plain
 function again, whose inside the next reverse mode stores. Here the value, its tangent,
 the transpose of that, and theirs in turn are one operation each, at any order, under
-scan and vmap too.
+scan and vmap too. A platform may run the value by a kernel of its own: which one is
+settled when the program is lowered, so that tracing asks for no device.
 """
 
-from collections.abc import Callable
+import functools
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 
+from .._compat import partitioned, suits, target
 
-def atomic(f: Callable, *args: Any) -> Any:
-    """f(*args): pytrees of arrays to one of float arrays; f closes over no array."""
+log = logging.getLogger("jaxtricks.kernels")
+
+
+def atomic(
+    f: Callable,
+    *args: Any,
+    on: Mapping[str, Callable | str] | None = None,
+    pull: Callable | None = None,
+    name: str = "",
+) -> Any:
+    """f(*args): pytrees of arrays to one of float or integer arrays.
+
+    f closes over no array. on: platform ("tpu", "cuda", or "any") -> a function that
+    takes f's place there, or why there is none. pull(args, cotangents): one cotangent
+    for each of the args (None where it has none), in place of the derived transpose.
+    """
     leaves, treedef = jax.tree.flatten(args)
+
+    def flat(g):
+        return lambda *leaves: jax.tree.leaves(g(*jax.tree.unflatten(treedef, leaves)))
+
     jaxpr, out = jax.make_jaxpr(
         lambda *leaves: f(*jax.tree.unflatten(treedef, leaves)), return_shape=True
     )(*leaves)
-    return jax.tree.unflatten(
-        jax.tree.structure(out), atomic_p.bind(*leaves, jaxpr=jaxpr)
+    structure = jax.tree.structure(out)
+
+    def flat_pull(leaves, cotangents):
+        args = jax.tree.unflatten(treedef, leaves)
+        pulled = pull(args, jax.tree.unflatten(structure, cotangents))
+        return treedef.flatten_up_to(tuple(pulled))
+
+    kernels = {k: g if isinstance(g, str) else flat(g) for k, g in (on or {}).items()}
+    if "any" in kernels:  # traced now, so that the effects of interpret mode show
+        kernels["any"] = core.jaxpr_as_fun(jax.make_jaxpr(kernels["any"])(*leaves))
+    out = atomic_p.bind(
+        *leaves,
+        jaxpr=jaxpr,
+        on=tuple(kernels.items()),
+        pull=pull and flat_pull,
+        name=name,
     )
+    return jax.tree.unflatten(structure, out)
 
 
 def _evaluate(*args, jaxpr):
@@ -35,45 +73,114 @@ def _put(xs, at, new):
     return [replaced.get(i, x) for i, x in enumerate(xs)]
 
 
-def _jvp(primals, tangents, *, jaxpr):
+# --- derivatives ----------------------------------------------------------------------
+
+
+def _jvp(primals, tangents, *, jaxpr, on, pull, name):
+    out = atomic_p.bind(*primals, jaxpr=jaxpr, on=on, pull=pull, name=name)
     moving = [i for i, t in enumerate(tangents) if type(t) is not ad.Zero]
+    floats = [i for i, x in enumerate(out) if jnp.issubdtype(x.dtype, jnp.inexact)]
 
     def tangent(primals, tangents):
         def f(*some):
-            return _evaluate(*_put(primals, moving, some), jaxpr=jaxpr)
+            out = _evaluate(*_put(primals, moving, some), jaxpr=jaxpr)
+            return [out[i] for i in floats]
 
         return jax.jvp(f, [primals[i] for i in moving], tangents)[1]
 
-    moved = atomic(tangent, list(primals), [tangents[i] for i in moving])
-    return atomic_p.bind(*primals, jaxpr=jaxpr), moved
+    def transposed(args, cotangents):
+        pulled = pull(args[0], _put([None] * len(out), floats, cotangents))
+        return [None] * len(primals), [pulled[i] for i in moving]
+
+    moved = atomic(
+        tangent,
+        list(primals),
+        [tangents[i] for i in moving],
+        pull=pull and transposed,
+    )
+    still = [ad.Zero(jax.typeof(x).to_tangent_aval()) for x in out]
+    return out, _put(still, floats, moved)
 
 
-def _transpose(cotangents, *args, jaxpr):
+def _transpose(cotangents, *args, jaxpr, on, pull, name):
     """Of a function linear in the undefined arguments: its derivative at 0."""
+    del on, name
     linear = [i for i, x in enumerate(args) if ad.is_undefined_primal(x)]
     known = _put(args, linear, [None] * len(linear))
     origin = [ad.Zero(args[i].aval) for i in linear]
 
-    def pull(known, cotangents):
+    def derived(known, cotangents):
         def f(*some):
             return _evaluate(*_put(known, linear, some), jaxpr=jaxpr)
 
         return jax.vjp(f, *map(ad.instantiate_zeros, origin))[1](cotangents)
 
-    pulled = atomic(pull, known, list(map(ad.instantiate_zeros, cotangents)))
+    def given(known, cotangents):
+        pulled = pull(known, cotangents)
+        return tuple(pulled[i] for i in linear)
+
+    cotangents = list(map(ad.instantiate_zeros, cotangents))
+    pulled = atomic(derived if pull is None else given, known, cotangents)
     return _put([None] * len(args), linear, pulled)
 
 
-def _batch(args, axes, *, jaxpr):
-    out = atomic(jax.vmap(core.jaxpr_as_fun(jaxpr), in_axes=tuple(axes)), *args)
+def _batch(args, axes, *, jaxpr, on, pull, name):
+    """Batched by the rules of what is inside; the derived transpose sums over it."""
+    del pull
+    mapped = functools.partial(jax.vmap, in_axes=tuple(axes))
+    kernels = {k: g if isinstance(g, str) else mapped(g) for k, g in on}
+    out = atomic(mapped(core.jaxpr_as_fun(jaxpr)), *args, on=kernels, name=name)
     return out, [0] * len(out)
+
+
+def _types(*_, jaxpr, on, pull, name):
+    del pull, name
+    effects = [g.args[0].effects for platform, g in on if platform == "any"]
+    return jaxpr.out_avals, frozenset().union(*effects)
+
+
+# --- lowering -------------------------------------------------------------------------
+
+
+@functools.cache
+def _say(*words):
+    """Once for each choice."""
+    log.info("%s on %s: %s", *words)
+
+
+def _lowering(platform):
+    """The rule of a platform, or of all others."""
+
+    def rule(ctx, *args, jaxpr, on, pull, name):
+        del pull
+        on, plain = dict(on), functools.partial(_evaluate, jaxpr=jaxpr)
+        chosen, why = on.get("any"), "asked for"
+        if chosen is None and platform in on:
+            chosen, why = on[platform], "its kernel"
+            if isinstance(chosen, str):
+                chosen, why = None, f"XLA, as the kernel cannot take {chosen}"
+            elif partitioned(ctx):
+                chosen, why = None, "XLA, as the compiler partitions; see shard_map"
+            elif not suits(platform):
+                chosen, why = None, "XLA, as the device is not known to run the kernel"
+            _say(name, platform, why)
+        with target(platform):
+            return mlir.lower_fun(chosen or plain, multiple_results=True)(ctx, *args)
+
+    return rule
+
+
+def _run(*args, **params):
+    return jax.jit(functools.partial(atomic_p.bind, **params))(*args)
 
 
 atomic_p = core.Primitive("atomic")
 atomic_p.multiple_results = True
-atomic_p.def_impl(lambda *args, jaxpr: jax.jit(core.jaxpr_as_fun(jaxpr))(*args))
-atomic_p.def_abstract_eval(lambda *_, jaxpr: jaxpr.out_avals)
+atomic_p.def_impl(_run)
+atomic_p.def_effectful_abstract_eval(_types)
 ad.primitive_jvps[atomic_p] = _jvp
 ad.primitive_transposes[atomic_p] = _transpose
 batching.primitive_batchers[atomic_p] = _batch
-mlir.register_lowering(atomic_p, mlir.lower_fun(_evaluate, multiple_results=True))
+mlir.register_lowering(atomic_p, _lowering(None))
+for _platform in ("tpu", "cuda"):
+    mlir.register_lowering(atomic_p, _lowering(_platform), platform=_platform)
