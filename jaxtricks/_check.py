@@ -1,6 +1,6 @@
 """Static checks of Python hyperparameters; a traced or array value is never checked."""
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -30,6 +30,6 @@ def one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name}: wanted one of {wanted}, came {value!r}")
 
 
-def known(value: Any) -> bool:
+def known(value: Any) -> TypeGuard[int | float]:
     """Whether a number can be looked at: it is no array and no tracer."""
     return isinstance(value, int | float | np.number)

@@ -156,8 +156,9 @@ def planted(module: types.ModuleType, source: str):
     spec.loader.exec_module(mutant)
     kept = []
     for name, old in vars(module).items():
+        old = inspect.unwrap(old) if callable(old) else old  # of jax.jit
         if inspect.isfunction(old) and old.__module__ == module.__name__:
-            new = getattr(mutant, name)
+            new = inspect.unwrap(getattr(mutant, name))
             kept.append((old, old.__code__, old.__defaults__, old.__kwdefaults__))
             old.__code__ = new.__code__
             old.__defaults__, old.__kwdefaults__ = new.__defaults__, new.__kwdefaults__

@@ -265,3 +265,86 @@ def _softmax_curve(p, weights):
     """weights_n (diag(p_n) - p_n p_n'), the Hessian of each example in its logits."""
     curve = p[:, :, None] * np.eye(p.shape[1]) - p[:, :, None] * p[:, None, :]
     return weights[:, None, None] * curve
+
+
+# A head's logits z, those of a second head t, and what is told of a token from them.
+
+
+def head(hidden, weight, bias=None, softcap=None, scale=1.0, layout="dv"):
+    """scale cap(hidden weight + bias), and its slope in hidden weight; 0 at -inf."""
+    hidden, weight = _f64(hidden, weight)
+    z = hidden @ (weight if layout == "dv" else weight.T)
+    z = z + (0 if bias is None else np.asarray(bias, np.float64))
+    slope = np.ones_like(z)
+    if softcap is not None:
+        slope = 1 - np.tanh(z / softcap) ** 2
+        z = np.where(np.isfinite(z), softcap * np.tanh(z / softcap), -np.inf)
+    return scale * z, np.where(np.isfinite(z), scale * slope, 0)
+
+
+def _products(p, x):
+    """p x, 0 where p is 0."""
+    return np.where(p > 0, p * np.where(p > 0, x, 0), 0)
+
+
+def _log_sum(z):
+    peak = z.max(-1)
+    return peak + np.log(np.exp(z - peak[..., None]).sum(-1))
+
+
+def statistics(z, labels, t=None):
+    """Each statistic of tokens from their definitions."""
+    shape, z = z.shape[:-1], z.reshape(-1, z.shape[-1])
+    p, labels = softmax(z), np.ravel(labels)
+    found = {
+        "lse": _log_sum(z),
+        "target": z[np.arange(len(z)), labels],
+        "total": np.where(np.isfinite(z), z, 0).sum(-1),
+        "mean": _products(p, z).sum(-1),
+        "argmax": z.argmax(-1),
+    }
+    found["square"] = np.log((p**2).sum(-1)) + 2 * found["lse"]
+    if t is not None:
+        t = t.reshape(z.shape)
+        q = softmax(t)
+        found["teacher_lse"] = _log_sum(t)
+        found["teacher_gap"] = (_products(q, z) - _products(q, t)).sum(-1)
+        found["student_gap"] = (_products(p, z) - _products(p, t)).sum(-1)
+    return {name: x.reshape(shape) for name, x in found.items()}
+
+
+def divergence(z, t, direction="forward", beta=0.5):
+    """arXiv:2306.13649 sec. 2: KL(q, p), KL(p, q) or the generalized JSD of both."""
+
+    def kl(a, b):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(a > 0, a * np.log(a / b), 0).sum(-1)
+
+    p, q = softmax(z), softmax(t)
+    if direction == "jsd":
+        m = beta * q + (1 - beta) * p
+        return beta * kl(q, m) + (1 - beta) * kl(p, m)
+    return kl(q, p) if direction == "forward" else kl(p, q)
+
+
+def token_cross_entropy(z, labels, class_weights=None, label_smoothing=0.0, z_loss=0.0):
+    """Per-token loss and its gradient in the logits, by hand."""
+    live = np.isfinite(z)
+    count = live.sum(-1, keepdims=True)
+    c = np.ones(z.shape[-1]) if class_weights is None else _f64(class_weights)[0]
+    target = (1 - label_smoothing) * one_hot(labels, z.shape[-1]) * c
+    target = target + label_smoothing * np.where(live, c, 0) / count
+    log_p, lse = log_softmax(z), _log_sum(z)
+    loss = -(target * np.where(live, log_p, 0)).sum(-1) + z_loss * lse**2
+    pull = target.sum(-1, keepdims=True) + 2 * z_loss * lse[..., None]
+    return loss, pull * np.exp(log_p) - target
+
+
+def filtered(dz, eps, block=512):
+    """(dz without its small blocks, the mass that a token lost), of one chunk."""
+    kept = np.array(dz)
+    for start in range(0, dz.shape[-1], block):
+        part = kept[..., start : start + block]
+        if np.abs(part).max() < eps:
+            part[...] = 0
+    return kept, np.abs(dz - kept).sum(-1)

@@ -10,7 +10,7 @@ settled when the program is lowered, so that tracing asks for no device.
 import functools
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,18 +22,25 @@ from .._compat import partitioned, suits, target
 log = logging.getLogger("jaxtricks.kernels")
 
 
+class Lowering(NamedTuple):
+    """What takes a function's place on a platform."""
+
+    run: Callable  # with the function's signature
+    lacks: Callable[[], str | None] = lambda: None  # what it cannot take; asked late
+
+
 def atomic(
     f: Callable,
     *args: Any,
-    on: Mapping[str, Callable | str] | None = None,
+    on: Mapping[str, Lowering] | None = None,
     pull: Callable | None = None,
     name: str = "",
 ) -> Any:
     """f(*args): pytrees of arrays to one of float or integer arrays.
 
-    f closes over no array. on: platform ("tpu", "cuda", or "any") -> a function that
-    takes f's place there, or why there is none. pull(args, cotangents): one cotangent
-    for each of the args (None where it has none), in place of the derived transpose.
+    f closes over no array. on: platform ("tpu", "cuda", or "any") -> what takes f's
+    place there. pull(args, cotangents): one cotangent for each of the args (None where
+    it has none), in place of the derived transpose.
     """
     leaves, treedef = jax.tree.flatten(args)
 
@@ -46,13 +53,15 @@ def atomic(
     structure = jax.tree.structure(out)
 
     def flat_pull(leaves, cotangents):
+        assert pull is not None
         args = jax.tree.unflatten(treedef, leaves)
         pulled = pull(args, jax.tree.unflatten(structure, cotangents))
         return treedef.flatten_up_to(tuple(pulled))
 
-    kernels = {k: g if isinstance(g, str) else flat(g) for k, g in (on or {}).items()}
+    kernels = {k: Lowering(flat(g.run), g.lacks) for k, g in (on or {}).items()}
     if "any" in kernels:  # traced now, so that the effects of interpret mode show
-        kernels["any"] = core.jaxpr_as_fun(jax.make_jaxpr(kernels["any"])(*leaves))
+        traced = jax.make_jaxpr(kernels["any"].run)(*leaves)
+        kernels["any"] = Lowering(core.jaxpr_as_fun(traced))
     out = atomic_p.bind(
         *leaves,
         jaxpr=jaxpr,
@@ -89,6 +98,8 @@ def _jvp(primals, tangents, *, jaxpr, on, pull, name):
         return jax.jvp(f, [primals[i] for i in moving], tangents)[1]
 
     def transposed(args, cotangents):
+        if all(t is not None for t in args[1]):  # of the tangent as any other function
+            return jax.vjp(tangent, *args)[1](cotangents)
         pulled = pull(args[0], _put([None] * len(out), floats, cotangents))
         return [None] * len(primals), [pulled[i] for i in moving]
 
@@ -128,15 +139,15 @@ def _batch(args, axes, *, jaxpr, on, pull, name):
     """Batched by the rules of what is inside; the derived transpose sums over it."""
     del pull
     mapped = functools.partial(jax.vmap, in_axes=tuple(axes))
-    kernels = {k: g if isinstance(g, str) else mapped(g) for k, g in on}
+    kernels = {k: Lowering(mapped(g.run), g.lacks) for k, g in on}
     out = atomic(mapped(core.jaxpr_as_fun(jaxpr)), *args, on=kernels, name=name)
     return out, [0] * len(out)
 
 
 def _types(*_, jaxpr, on, pull, name):
     del pull, name
-    effects = [g.args[0].effects for platform, g in on if platform == "any"]
-    return jaxpr.out_avals, frozenset().union(*effects)
+    forced = [g.run.args[0].effects for platform, g in on if platform == "any"]
+    return jaxpr.out_avals, (forced or [jaxpr.effects])[0]
 
 
 # --- lowering -------------------------------------------------------------------------
@@ -153,21 +164,29 @@ def _lowering(platform):
 
     def rule(ctx, *args, jaxpr, on, pull, name):
         del pull
-        on, plain = dict(on), functools.partial(_evaluate, jaxpr=jaxpr)
-        chosen, why = on.get("any"), "asked for"
-        if chosen is None and platform in on:
-            chosen, why = on[platform], "its kernel"
-            if isinstance(chosen, str):
-                chosen, why = None, f"XLA, as the kernel cannot take {chosen}"
-            elif partitioned(ctx):
-                chosen, why = None, "XLA, as the compiler partitions; see shard_map"
-            elif not suits(platform):
-                chosen, why = None, "XLA, as the device is not known to run the kernel"
-            _say(name, platform, why)
+        on, run = dict(on), functools.partial(_evaluate, jaxpr=jaxpr)
+        if "any" in on:
+            run = on["any"].run
+        elif platform in on:
+            if why := _obstacle(ctx, platform, on[platform]):
+                _say(name, platform, f"XLA, as {why}")
+            else:
+                _say(name, platform, "its kernel")
+                run = on[platform].run
         with target(platform):
-            return mlir.lower_fun(chosen or plain, multiple_results=True)(ctx, *args)
+            return mlir.lower_fun(run, multiple_results=True)(ctx, *args)
 
     return rule
+
+
+def _obstacle(ctx, platform, kernel) -> str | None:
+    """Why the kernel cannot run where the program is lowered for, if it cannot."""
+    if partitioned(ctx):
+        return "the compiler partitions the program; see shard_map"
+    if not suits(platform):
+        return "the device is not known to run the kernel"
+    lacks = kernel.lacks()
+    return lacks and f"the kernel cannot take {lacks}"
 
 
 def _run(*args, **params):

@@ -7,18 +7,19 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax import lax
-from jax.sharding import AxisType, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from jaxtricks.kernels import linear_cross_entropy
-from tests.free.common import as_users_see_it, assert_close, assert_finite, mesh
+from jaxtricks.kernels._by_chunks import COPIES
+from tests.free.common import as_users_see_it, assert_close, assert_finite
 from tests.inputs import rng
 
 pytestmark = pytest.mark.kernels
 
 MB = 2**20
+CHUNK_MB = MB / COPIES  # of a workspace_mb
 
 
 def data(tokens, features, classes, seed=40):
@@ -85,7 +86,7 @@ def test_every_derivative_equals_the_reference(tokens_in_a_chunk):
 
         def ours(*floats):
             args, kwargs = arguments(*floats)
-            workspace = tokens_in_a_chunk * 11 * 8 / MB
+            workspace = tokens_in_a_chunk * 11 * 8 / CHUNK_MB
             return linear_cross_entropy(*args, workspace_mb=workspace, **kwargs)
 
         def wanted(*floats):
@@ -102,7 +103,7 @@ def test_any_number_of_chunks_gives_the_same_loss():
     hidden, weight, labels = data(12, 5, 11)
     want = linear_cross_entropy(hidden, weight, labels)
     for tokens in (0, 1, 2, 5, 7, 12):
-        workspace = (tokens + 0.5) * 11 * 4 / MB
+        workspace = (tokens + 0.5) * 11 * 4 / CHUNK_MB
         for n in (12, 11):
             got = linear_cross_entropy(
                 hidden[:n], weight, labels[:n], workspace_mb=workspace
@@ -114,7 +115,7 @@ def test_vmap_over_everything():
     hidden, weight, labels = data(6, 5, 11)
     both = (np.stack([hidden, 2 * hidden]), np.stack([weight, weight**2]))
     labels = np.stack([labels, labels[::-1]])
-    f = functools.partial(linear_cross_entropy, workspace_mb=2 * 11 * 4 / MB)
+    f = functools.partial(linear_cross_entropy, workspace_mb=2 * 11 * 4 / CHUNK_MB)
 
     def total(hidden, weight, labels):
         return jnp.sum(jnp.square(f(hidden, weight, labels)))
@@ -133,7 +134,7 @@ def test_bf16_gradients_are_summed_in_f32():
     low = [jnp.asarray(x, jnp.bfloat16) for x in (hidden, weight)]
 
     def total(hidden, weight):
-        workspace = 64 * 16 * 4 / MB
+        workspace = 64 * 16 * 4 / CHUNK_MB
         loss = linear_cross_entropy(hidden, weight, labels, workspace_mb=workspace)
         return jnp.sum(loss)
 
@@ -154,7 +155,7 @@ def test_a_class_ruled_out_is_a_class_that_is_not_there():
     labels, bias = labels % 10, np.sin(np.arange(11)).astype(np.float32)
     bias[10] = -np.inf
     options = {"label_smoothing": 0.2, "z_loss": 0.1, "softcap": 2.0}
-    options["workspace_mb"] = 2 * 11 * 4 / MB
+    options["workspace_mb"] = 2 * 11 * 4 / CHUNK_MB
 
     def run(classes):
         def f(hidden, weight, bias):
@@ -268,7 +269,7 @@ def test_no_derivative_holds_more_than_its_chunks(inside_a_scan):
         step = lambda carry, _: (jnp.sin(carry), f(hidden * carry, weight))  # noqa: E731
         return lax.scan(step, 1.0, length=2)[1][1]
 
-    chunked = modes(functools.partial(loss, workspace_mb=2), tangent)
+    chunked = modes(functools.partial(loss, workspace_mb=2 * COPIES), tangent)
     whole = modes(functools.partial(loss, workspace_mb=np.inf), tangent)
     # Chunks aside: the hidden states in chunks, the weight in f32, and their tangents.
     rest = 12 * (hidden.nbytes + weight.nbytes)
@@ -276,6 +277,46 @@ def test_no_derivative_holds_more_than_its_chunks(inside_a_scan):
         held = temporary(chunked[what], hidden, weight)
         assert held <= chunks * 2 * MB + rest, f"{what}: {held / MB:.1f} MiB"
     assert temporary(whole["gradient"], hidden, weight) > 64 * MB
+
+
+def dense(hidden, weight, labels):
+    return optax.softmax_cross_entropy_with_integer_labels(hidden @ weight, labels)
+
+
+def held(loss, mode, tokens, features, classes) -> int:
+    """Temporary bytes of the mean loss and its gradient, or of its HVP."""
+    floats = [
+        jax.ShapeDtypeStruct(shape, np.float32)
+        for shape in ((tokens, features), (features, classes))
+    ]
+    labels = np.zeros(tokens, np.int32)
+
+    def mean(hidden, weight):
+        return jnp.mean(loss(hidden, weight, labels))
+
+    gradient = jax.value_and_grad(mean, argnums=(0, 1))
+    if mode == "gradient":
+        return temporary(gradient, *floats)
+    grad = jax.grad(mean, argnums=(0, 1))
+    return temporary(lambda *x: jax.jvp(grad, x, x)[1], *floats)
+
+
+@pytest.mark.parametrize("mode", ["gradient", "hvp"])
+def test_the_default_takes_a_seventh_of_the_memory(mode):
+    """Gradients and HVPs of 2048 tokens by 32768 classes; nothing runs."""
+    sizes = (2048, 256, 32768)
+    ours, logits = (held(loss, mode, *sizes) for loss in (linear_cross_entropy, dense))
+    assert logits > 2048 * 32768 * 4
+    assert ours <= logits / 7, f"{ours / MB:.0f} of {logits / MB:.0f} MiB"
+
+
+@pytest.mark.parametrize("mode", ["gradient", "hvp"])
+def test_more_classes_cost_what_the_weight_costs(mode):
+    """Four times the classes in the same workspace."""
+    loss = functools.partial(linear_cross_entropy, workspace_mb=16)
+    few, many = (held(loss, mode, 1024, 64, classes) for classes in (4096, 16384))
+    buffers = {"gradient": 2, "hvp": 4}[mode]
+    assert many - few <= buffers * 64 * (16384 - 4096) * 4 + MB
 
 
 def test_a_frozen_weight_costs_no_product():
@@ -293,136 +334,3 @@ def test_a_frozen_weight_costs_no_product():
     # Of one chunk the compiler keeps the logits.
     assert products(0) == 2
     assert products((0, 1)) == 3
-
-
-# --- meshes ---------------------------------------------------------------------------
-
-
-def on_mesh(kind, arrays, specs):
-    return [
-        jax.device_put(x, NamedSharding(mesh(kind), spec))
-        for x, spec in zip(arrays, specs, strict=True)
-    ]
-
-
-def total_gradient(batch, **kwargs):
-    """The gradient of a weighted loss, of hidden [*batch, features] and weight."""
-    ramp = jnp.cos(jnp.arange(np.prod(batch), dtype=jnp.float32)).reshape(batch)
-
-    def total(hidden, weight, labels):
-        return jnp.sum(ramp * linear_cross_entropy(hidden, weight, labels, **kwargs))
-
-    return jax.jit(jax.grad(total, argnums=(0, 1)))
-
-
-def collectives(hlo: str) -> list[tuple[str, str, bool]]:
-    """(what, its result's shape, whether in a loop) of every collective."""
-    found, in_loop = [], set(re.findall(r"body=%?([\w.-]+)", hlo))
-    name = ""
-    for line in hlo.splitlines():
-        if head := re.match(r"(?:ENTRY )?%?([\w.-]+) .*\{$", line):
-            name = head[1]
-        if op := re.search(
-            r"= \(?(\w+\[[\d,]*\]).* (all-gather|all-reduce|all-to-all"
-            r"|collective-permute|reduce-scatter)(?:-start)?\(",
-            line,
-        ):
-            found.append((op[2], op[1], name in in_loop))
-    return found
-
-
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
-@pytest.mark.parametrize("classes_split", [False, True])
-def test_nothing_of_the_batch_travels(kind, classes_split):
-    """No gather; the weight's gradient is summed over the devices after all chunks."""
-    arrays = data(64, 6, 10)
-    weight = P(None, "model" if classes_split else None)
-    grad = total_gradient((64,), workspace_mb=4 * 10 * 4 / MB)
-    with jax.set_mesh(mesh(kind)):
-        args = on_mesh(kind, arrays, (P("data"), weight, P("data")))
-        found = collectives(grad.lower(*args).compile().as_text())
-        assert_close(grad(*args), grad(*arrays), rtol=5e-6)
-    old = jax.__version_info__ < (0, 11) and kind == AxisType.Explicit
-    gathered = [shape for what, shape, _ in found if what != "all-reduce"]
-    # shard_map in jax 0.10 gathers and splits again what other Explicit axes split.
-    assert gathered == (["f32[6,10]"] * 2 if old and classes_split else [])
-    summed = [(shape, loop) for what, shape, loop in found if what == "all-reduce"]
-    outside = [shape for shape, loop in summed if not loop]
-    assert outside == ["f32[6,5]" if classes_split else "f32[6,10]"]
-    inside = {shape for shape, loop in summed if loop}
-    # With split classes: sums over them, for the 4 tokens of a chunk on a device.
-    assert inside == ({"f32[4]", "pred[4]", "f32[4,6]"} if classes_split else set())
-
-
-def test_an_auto_mesh_that_was_not_set_still_gathers_nothing():
-    arrays = data(64, 6, 10)
-    grad = total_gradient((64,), workspace_mb=16 * 10 * 4 / MB)
-    args = on_mesh(AxisType.Auto, arrays, (P("data"), P(), P("data")))
-    found = collectives(grad.lower(*args).compile().as_text())
-    assert {what for what, _, _ in found} == {"all-reduce"}
-    assert_close(grad(*args), grad(*arrays), rtol=5e-6)
-
-
-@pytest.mark.parametrize(
-    ("kind", "hidden", "weight"),
-    [
-        (AxisType.Explicit, P("data", None, None), P("model", "data")),
-        (AxisType.Explicit, P("data", "model", None), P(None, "model")),
-        (AxisType.Explicit, P(("data", "model"), None, None), P("model", None)),
-        (AxisType.Explicit, P(None, "data", None), P(None, None)),
-        (AxisType.Explicit, P(None, None, None), P(None, ("data", "model"))),
-        (AxisType.Auto, P("data", "model", None), P("data", None)),
-        (AxisType.Auto, P("model", None, None), P("model", "data")),
-        (AxisType.Auto, P(), P()),
-    ],
-    ids=str,
-)
-def test_any_layout_gives_the_same_gradient(kind, hidden, weight):
-    """Batch and sequence split, and weights split over the axes that split them."""
-    arrays = data(32, 4, 8)
-    arrays = (arrays[0].reshape(8, 4, 4), arrays[1], arrays[2].reshape(8, 4))
-    grad = total_gradient((8, 4), workspace_mb=3 * 8 * 4 / MB)
-    want = grad(*arrays)
-    with jax.set_mesh(mesh(kind)):
-        args = on_mesh(kind, arrays, (hidden, weight, P()))
-        got = grad(*args)
-    assert_close(got, want, rtol=5e-6)
-    if kind == AxisType.Explicit:
-        assert [g.sharding.spec for g in got] == [x.sharding.spec for x in args[:2]]
-
-
-def test_a_batch_that_the_mesh_does_not_divide():
-    arrays = data(7, 6, 10)
-    grad = total_gradient((7,), workspace_mb=2 * 10 * 4 / MB)
-    want = grad(*arrays)
-    with jax.set_mesh(mesh(AxisType.Auto)):
-        assert_close(grad(*arrays), want, rtol=5e-6)
-
-
-def test_in_shard_map_and_pmap():
-    """Local tokens, the same weight everywhere; its gradient is the devices' sum."""
-    arrays = data(16, 6, 10)
-    want = total_gradient((16,))(*arrays)
-    ramp = np.cos(np.arange(16, dtype=np.float32))
-
-    def total(hidden, weight, labels, ramp):
-        loss = linear_cross_entropy(hidden, weight, labels, workspace_mb=1e-9)
-        return jnp.sum(ramp * loss)
-
-    grad = jax.grad(total, argnums=(0, 1))
-    split = jax.shard_map(
-        grad,
-        mesh=mesh(AxisType.Auto),
-        in_specs=(P("data"), P(), P("data"), P("data")),
-        out_specs=(P("data"), P()),
-    )
-    compiled = jax.jit(split).lower(*arrays, ramp).compile()
-    assert_close(compiled(*arrays, ramp), want, rtol=5e-6, what="shard_map")
-    found = collectives(compiled.as_text())
-    assert found == [("all-reduce", "f32[6,10]", False)]
-
-    hidden, weight, labels = arrays
-    parts = (hidden.reshape(8, 2, 6), weight, labels.reshape(8, 2), ramp.reshape(8, 2))
-    by_hidden, by_weight = jax.pmap(grad, "data", in_axes=(0, None, 0, 0))(*parts)
-    assert_close(by_hidden.reshape(16, 6), want[0], rtol=5e-6, what="pmap")
-    assert_close(np.sum(by_weight, axis=0), want[1], rtol=5e-6, what="pmap")

@@ -1,0 +1,1 @@
+"""Pallas kernels for TPUs (Mosaic); imported only where one of them is lowered."""
