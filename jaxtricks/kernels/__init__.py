@@ -9,10 +9,9 @@ order of differentiation and on any mesh.
 
 from ._extended import ext_add, ext_exp
 from ._gated_linear_unit import simple_glu
-from ._hedgehog import (
+from ._hedgehog import attention_transfer_loss, hedgehog_feature_map
+from ._hybrid_attention import (
     HybridAttentionState,
-    attention_transfer_loss,
-    hedgehog_feature_map,
     hybrid_window_linear_attention,
     hybrid_window_linear_attention_step,
 )

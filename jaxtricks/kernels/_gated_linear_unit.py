@@ -5,7 +5,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from .._mask import blank
-from ._linear_attention import computing_dtype
+from ._blocks import computing_dtype
 
 
 def simple_glu(

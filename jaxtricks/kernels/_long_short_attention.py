@@ -16,8 +16,8 @@ from jaxtyping import Array, Bool, Float
 from .._check import at_least, between
 from .._mask import blank
 from ._atomic import atomic
-from ._hedgehog import attend, positions, queries
-from ._linear_attention import check_shapes, computing_dtype, empty_sum, over_blocks
+from ._blocks import check_shapes, computing_dtype, empty_sum, over_blocks
+from ._hybrid_attention import attend, positions, queries
 
 
 def long_short_attention(

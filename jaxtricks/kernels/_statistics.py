@@ -5,7 +5,6 @@ numbers: the log-sum-exp of its logits, the label's logit, a mean or two. Inside
 them are relative to the largest logit, to keep their digits at logits of 1e4.
 """
 
-import importlib
 from functools import partial
 from typing import NamedTuple
 
@@ -19,8 +18,9 @@ from .._check import above, known, one_of
 from .._compat import varying_like
 from .._mask import blank
 from ._by_chunks import Form, Head, by_chunks, computing, form, on_mesh
-from ._dispatch import IMPLEMENTATIONS, Kernel, dispatch
+from ._dispatch import IMPLEMENTATIONS, dispatch
 from ._relative import Relative, formulas, joined, of_both
+from ._statistics_kernels import kernel, pull
 
 STATS = ("lse", "target", "total", "mean", "square", "argmax")
 Teacher = tuple[ArrayLike, ArrayLike, ArrayLike | None]
@@ -245,9 +245,9 @@ def _local(forms, stats, implementation, workspace_mb, tokens, heads, w_axis):
         implementation=implementation,
         reference=formula,
         xla=partial(by_chunks, formula, **sizes),
-        mosaic_tpu=_kernel("tpu", forms[0], stats),
-        mosaic_gpu=_kernel("gpu", forms[0], stats),
-        pull=partial(_pull, formula, sizes, forms[0], stats)
+        mosaic_tpu=kernel("tpu", forms[0], stats),
+        mosaic_gpu=kernel("gpu", forms[0], stats),
+        pull=partial(pull, formula, sizes, forms[0], stats)
         if implementation == "mosaic_tpu"
         else None,
     )
@@ -268,86 +268,6 @@ def own_labels(labels, classes, w_axis):
     except NameError:
         raise ValueError(f"w_axis: there is no mesh axis {w_axis!r} here") from None
     return labels - start.astype(labels.dtype)
-
-
-def _kernel(platform: str, form: Form, stats: tuple[str, ...]) -> Kernel:
-    """The statistics of one head by the platform's kernel."""
-    stats = ("target", *(name for name in stats if name != "target"))
-
-    def lacks(tokens, heads):
-        (hiddens, labels), head = tokens, heads[0]
-        if len(heads) == 2:
-            return "a teacher"
-        if head.class_weights is not None:
-            return "class weights"
-        h, w = (
-            jax.ShapeDtypeStruct(x.shape, form.dtype) for x in (hiddens[0], head.weight)
-        )
-        args = (labels, head.bias, head.softcap, head.scale)
-        return _module(platform).lacks(h, w, *args, layout=form.layout, stats=stats)
-
-    def run(tokens, heads):
-        (hiddens, labels), head = tokens, heads[0]
-        h, w = (x.astype(form.dtype) for x in (hiddens[0], head.weight))
-        scale = 1.0 if head.scale is None else head.scale
-        found = _module(platform).forward(
-            h,
-            w,
-            labels,
-            head.bias,
-            head.softcap,
-            scale,
-            layout=form.layout,
-            stats=stats,
-        )
-        if "total" in stats:
-            live = w.shape[form.layout == "dv"]
-            if head.bias is not None:
-                live = jnp.sum(head.bias != -jnp.inf)
-            found["live"] = jnp.broadcast_to(jnp.float32(live), labels.shape)
-        found["peak"] = jnp.where(found["lse"] == -jnp.inf, 0, found["peak"])
-        return Relative(**found)
-
-    return lacks, run
-
-
-def _pull(formula, sizes, form, stats, args, cotangents):
-    """The gradient by the TPU's kernels, for those who ask for them."""
-    (hiddens, labels), (head,) = tokens, heads = args
-    saved = _kernel("tpu", form, stats)[1](tokens, heads)._asdict()
-    names = ("lse", "target", "total", "mean", "square")
-    moved = {
-        name: g
-        for name, g in cotangents._asdict().items()
-        if name in names and g is not None
-    }
-    scale = 1.0 if head.scale is None else head.scale
-    by_hidden, by_weight, by_bias = _module("tpu").backward(
-        hiddens[0].astype(form.dtype),
-        head.weight.astype(form.dtype),
-        labels,
-        head.bias,
-        head.softcap,
-        scale,
-        {name: x for name, x in saved.items() if x is not None},
-        moved,
-        layout=form.layout,
-    )
-
-    def of_scalars(softcap, scale):
-        head_ = head._replace(softcap=softcap, scale=scale)
-        token = by_chunks(formula, tokens, [head_], **sizes)._asdict()
-        return {name: token[name] for name in moved}
-
-    # The kernels leave these two out; nobody pays for them who does not use them.
-    by_cap, by_scale = jax.vjp(of_scalars, head.softcap, head.scale)[1](moved)
-    by_head = Head(by_weight, by_bias, by_cap, by_scale, None)
-    return ([by_hidden], None), [by_head]
-
-
-def _module(platform: str):
-    """Pallas loads when it is needed."""
-    return importlib.import_module(f"..{platform}.statistics", __name__)
 
 
 def _check_head(whose: str, hidden, weight, bias, layout) -> None:

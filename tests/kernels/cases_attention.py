@@ -8,22 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtricks.kernels._gated_linear_unit import simple_glu
-from jaxtricks.kernels._hedgehog import (
+from jaxtricks.kernels import (
+    attention_logit_max,
     attention_transfer_loss,
     hedgehog_feature_map,
     hybrid_window_linear_attention,
     hybrid_window_linear_attention_step,
-)
-from jaxtricks.kernels._linear_attention import (
     lightning_decay,
     lightning_linear_attention,
     lightning_linear_attention_step,
-    lrpe,
-)
-from jaxtricks.kernels._long_short_attention import (
-    attention_logit_max,
     long_short_attention,
+    lrpe,
+    simple_glu,
 )
 from tests.case import Case, Inputs
 from tests.inputs import rng

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from jaxtricks.kernels._hedgehog import (
+from jaxtricks.kernels import (
     attention_transfer_loss,
     hedgehog_feature_map,
     hybrid_window_linear_attention,

@@ -9,13 +9,13 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from jaxtricks.kernels._gated_linear_unit import simple_glu
-from jaxtricks.kernels._linear_attention import (
+from jaxtricks.kernels import (
     LinearAttentionState,
     lightning_decay,
     lightning_linear_attention,
     lightning_linear_attention_step,
     lrpe,
+    simple_glu,
 )
 from tests.free.common import assert_close, assert_finite, mesh, put, raises
 from tests.inputs import rng

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from jaxtricks.kernels._long_short_attention import (
+from jaxtricks.kernels import (
     attention_logit_max,
     long_short_attention,
 )

@@ -16,7 +16,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from jaxtricks.kernels.tpu import _tiles, norms, softmax, statistics
+from jaxtricks.kernels.tpu import _logits, _tiles, norms, softmax, statistics
 from tests.inputs import rng
 
 pytestmark = pytest.mark.kernels
@@ -183,7 +183,7 @@ def test_gradients_equal_the_oracle(case, monkeypatch):
     n, d, v, dtype, layout, options = case
     args = problem(n, d, v, dtype, layout, options, seed=1)
     r = rng(2)
-    given = statistics.COTANGENTS if v != 131 else ("lse", "target")
+    given = _logits.COTANGENTS if v != 131 else ("lse", "target")
     cotangents = {k: r.normal(size=n).astype(np.float32) for k in given}
     saved, dz = oracle(*args, layout, cotangents)
     saved = {k: jnp.asarray(x, jnp.float32) for k, x in saved.items()}
@@ -219,7 +219,7 @@ def test_no_class_at_all():
     for name, x in got.items():
         np.testing.assert_array_equal(x, np.full(5, want.get(name, 0)), err_msg=name)
     saved = {k: jnp.asarray(x, jnp.float32) for k, x in got.items()}
-    ones = {k: jnp.ones(5) for k in statistics.COTANGENTS}
+    ones = {k: jnp.ones(5) for k in _logits.COTANGENTS}
     for x in run(statistics.backward, *args, saved, ones, layout=layout):
         assert (x == 0).all()
 
@@ -507,7 +507,7 @@ def programs(spec=jax.ShapeDtypeStruct):
             cap,
         )
         stats = SOME if extra else ("target",)
-        given = statistics.COTANGENTS if extra else ("lse", "target")
+        given = _logits.COTANGENTS if extra else ("lse", "target")
 
         def forward(h, w, y, b, c):
             return statistics.forward(h, w, y, b, c, c, layout=layout, stats=stats)
