@@ -56,7 +56,9 @@ def linear_kl(
     Cost: products with both weights; "jsd" takes a second pass over both.
     Raises: ValueError for a shape, a hyperparameter or a choice that does not fit.
     Source: Wijmans et al., "Cut Your Losses in Large-Vocabulary Language Models", 2024,
-      arXiv:2411.09009, sec. 4. Differs: a divergence in place of cross entropy.
+      arXiv:2411.09009, sec. 4; Agarwal et al., "On-Policy Distillation of Language
+      Models: Learning from Self-Generated Mistakes", 2023, arXiv:2306.13649, the
+      generalized Jensen-Shannon divergence. Differs: from hidden states.
     Example:
       >>> weight, hidden = jnp.eye(2), jnp.array([[1.0, 0.0]])
       >>> print(linear_kl(hidden, weight, 0 * hidden, weight))

@@ -1,10 +1,12 @@
 """Token statistics by a platform's kernel, in the shape that the XLA form has them."""
 
 import importlib
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
+from ._atomic import Lowering, atomic
 from ._by_chunks import Form, Head, by_chunks
 from ._dispatch import Kernel
 from ._relative import Relative
@@ -53,36 +55,47 @@ def kernel(platform: str, form: Form, stats: tuple[str, ...]) -> Kernel:
 
 def pull(formula, sizes, form, stats, args, cotangents):
     """The gradient by the TPU's kernels, for those who ask for them."""
-    (hiddens, labels), (head,) = tokens, heads = args
-    saved = kernel("tpu", form, stats)[1](tokens, heads)._asdict()
     names = ("lse", "target", "total", "mean", "square")
     moved = {
         name: g
         for name, g in cotangents._asdict().items()
         if name in names and g is not None
     }
-    scale = 1.0 if head.scale is None else head.scale
-    by_hidden, by_weight, by_bias = _module("tpu").backward(
-        hiddens[0].astype(form.dtype),
-        head.weight.astype(form.dtype),
-        labels,
-        head.bias,
-        head.softcap,
-        scale,
-        {name: x for name, x in saved.items() if x is not None},
-        moved,
-        layout=form.layout,
-    )
 
-    def of_scalars(softcap, scale):
-        head_ = head._replace(softcap=softcap, scale=scale)
-        token = by_chunks(formula, tokens, [head_], **sizes)._asdict()
+    def statistics(labels, hiddens, heads):
+        token = by_chunks(formula, (hiddens, labels), heads, **sizes)._asdict()
         return {name: token[name] for name in moved}
 
-    # The kernels leave these two out; nobody pays for them who does not use them.
-    by_cap, by_scale = jax.vjp(of_scalars, head.softcap, head.scale)[1](moved)
-    by_head = Head(by_weight, by_bias, by_cap, by_scale, None)
-    return ([by_hidden], None), [by_head]
+    def derived(args, moved):
+        (hiddens, labels), heads = args
+        f = partial(statistics, labels)
+        by_hiddens, by_heads = jax.vjp(f, hiddens, heads)[1](moved)
+        return (by_hiddens, None), by_heads
+
+    def by_kernels(args, moved):
+        (hiddens, labels), (head,) = tokens, heads = args
+        saved = kernel("tpu", form, stats)[1](tokens, heads)._asdict()
+        by_hidden, by_weight, by_bias = _module("tpu").backward(
+            hiddens[0].astype(form.dtype),
+            head.weight.astype(form.dtype),
+            labels,
+            head.bias,
+            head.softcap,
+            1.0 if head.scale is None else head.scale,
+            {name: x for name, x in saved.items() if x is not None},
+            moved,
+            layout=form.layout,
+        )
+
+        def of_scalars(softcap, scale):
+            given = head._replace(softcap=softcap, scale=scale)
+            return statistics(labels, hiddens, [given])
+
+        # The kernels leave these out; nobody pays for them who does not use them.
+        scalars = jax.vjp(of_scalars, head.softcap, head.scale)[1](moved)
+        return ([by_hidden], None), [Head(by_weight, by_bias, *scalars)]
+
+    return atomic(derived, args, moved, on={"any": Lowering(by_kernels)})
 
 
 def _module(platform: str):

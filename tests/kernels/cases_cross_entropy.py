@@ -8,7 +8,7 @@ from tests.case import Case, Inputs
 from tests.inputs import CLASSES, rng
 
 FEATURES = 5
-THREE_TOKENS = 4 * 3 * CLASSES * 4 / 2**20
+THREE_TOKENS = 2 * 3 * CLASSES * 4 / 2**20
 
 
 def _hidden(batch):

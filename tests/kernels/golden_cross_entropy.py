@@ -103,14 +103,14 @@ def _chunks(tokens, classes, chunks, dtype=np.float32, **kwargs):
 
     expect, origin = (
         [chunks],
-        "by hand: 4 tokens * classes * itemsize / workspace_mb, arXiv:2411.09009",
+        "by hand: 2 tokens * classes * itemsize / workspace_mb, arXiv:2411.09009",
     )
     return _row(pick=pick, expect=expect, origin=origin, **kwargs)
 
 
 SEVEN = _rng.normal(size=(7, 4)).astype(np.float32)
-# Four times the logits of 3 tokens, and of 4.
-THREE, FOUR = 4 * 3 * 7 * 4 / 2**20, 4 * 4 * 7 * 4 / 2**20
+# Twice the logits of 3 tokens, and of 4.
+THREE, FOUR = 2 * 3 * 7 * 4 / 2**20, 2 * 4 * 7 * 4 / 2**20
 ALL = {
     "bias": BIAS,
     "softcap": 1.5,
@@ -159,10 +159,10 @@ ROWS = [
     _chunks(6, 7, 6, workspace_mb=1e-9),
     _chunks(7, 7, 3, workspace_mb=THREE),  # no 3, 4 or 5 divides 7
     _chunks(10, 7, 5, workspace_mb=THREE),  # 4 would do, 5 come out even
-    _chunks(1028, 2**18, 5, workspace_mb=1024),  # 256 fit, 257 would not
+    _chunks(1028, 2**18, 5, workspace_mb=512),  # 256 fit, 257 would not
     _chunks(1024, 2**18, 16),  # 64 at least
-    _chunks(1024, 2**15, 16),  # 64 fit in 32 MiB
-    _chunks(1024, 2**14, 8),  # 128 do
+    _chunks(1024, 2**15, 8),  # 128 fit in 32 MiB
+    _chunks(1024, 2**14, 4),  # 256 do
     _chunks(0, 7, 1),
     _gradients(),
     _gradients(**ALL, workspace_mb=FOUR),

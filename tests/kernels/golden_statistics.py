@@ -25,7 +25,7 @@ TEACHER_RULED_OUT = TEACHER_RULED_OUT.astype(np.float32)
 BOTH_RULED_OUT = np.where(np.arange(CLASSES) == 5, -np.inf, TEACHER_BIAS)
 BOTH_RULED_OUT = BOTH_RULED_OUT.astype(np.float32)
 TEACHER = (TEACHER_HIDDEN, TEACHER_WEIGHT, TEACHER_BIAS)
-FOUR_TOKENS = 4 * 4 * CLASSES * 4 / 2**20  # which the six do not fill evenly
+FOUR_TOKENS = 2 * 4 * CLASSES * 4 / 2**20  # which the six do not fill evenly
 STATS = ("total", "mean", "square", "argmax")
 ORIGIN = "numpy f64 oracle of arXiv:2411.09009 sec. 4"
 TORCH = "torch 2.13.0 in float64, of arXiv:2411.09009's logits"

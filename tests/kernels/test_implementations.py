@@ -94,6 +94,42 @@ def test_a_kernel_gives_value_and_gradient(name, implementation):
         assert_close(got, want, rtol=2**-7 if low else 5e-6, what=other)
 
 
+DERIVED = ("linear_cross_entropy", "log_softmax", "rms_norm")
+
+
+@pytest.mark.parametrize("implementation", MODES)
+@pytest.mark.parametrize("name", DERIVED)
+def test_a_kernel_differentiates_on(name, implementation):
+    """Forward mode, and Hessian-vector products in both orders."""
+    f, floats, takes_f32 = OPERATIONS[name]
+    low = implementation == "mosaic_gpu" and not takes_f32
+    floats = [jnp.asarray(x, jnp.bfloat16 if low else jnp.float32) for x in floats]
+    along = [jnp.cos(3 * x) for x in floats]
+
+    def products(implementation):
+        def total(*floats):
+            out = f(*floats, implementation=implementation)
+            return jnp.sum(jnp.sin(out.astype(jnp.float32)))
+
+        grad = jax.grad(total, tuple(range(len(floats))))
+
+        def slope(*floats):
+            parts = zip(grad(*floats), along, strict=True)
+            return sum(jnp.vdot(g.astype(jnp.float32), t) for g, t in parts)
+
+        @jax.jit
+        def run(floats, along):
+            forward = jax.jvp(total, floats, along)
+            return forward, jax.jvp(grad, floats, along)[1], jax.grad(slope)(*floats)
+
+        return jax.block_until_ready(run(tuple(floats), tuple(along)))
+
+    with MODES[implementation]():
+        got = products(implementation)
+    rtol = 2**-5 if low else 2e-5
+    assert_close(got, products("reference"), rtol=rtol, what=name)
+
+
 @pytest.mark.parametrize("implementation", ["xla", "reference", *MODES])
 def test_rows_that_nothing_takes_part_in(implementation):
     """0, -inf and -inf, in every form."""
