@@ -21,7 +21,7 @@ from .._check import one_of
 from .._compat import NamedSharding, P, varying_like
 from ._atomic import Lowering, atomic
 
-COPIES = 2  # arrays of a chunk's logits that a value or a gradient holds at a time
+COPIES = 2  # of a chunk's logits, in a value or gradient of plain cross entropy
 
 
 class Head(NamedTuple):

@@ -59,7 +59,7 @@ def linear_cross_entropy(
       which `linear_cross_entropy_value_and_grad` spares.
     Raises: ValueError for a shape, a hyperparameter or a choice that does not fit.
     Source: Wijmans et al., "Cut Your Losses in Large-Vocabulary Language Models", 2024,
-      arXiv:2411.09009, sec. 4. Differs: cut by tokens, in plain XLA; no gradient is
+      arXiv:2411.09009, sec. 4. Differs: XLA cuts by tokens alone; no gradient is
       dropped as small and the vocabulary is not sorted; any order of derivatives.
     Example:
       >>> hidden, weight = jnp.ones((2, 3)), jnp.zeros((3, 5))

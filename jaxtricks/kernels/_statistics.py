@@ -82,22 +82,24 @@ def token_statistics(
         the whole vocabulary), or on a mesh whose axis is not called "model".
       implementation: "auto", "xla", "mosaic_tpu", "mosaic_gpu" or "reference", which
         holds all logits.
-      workspace_mb: MiB that the f32 logits in flight may fill on a device, at least one
-        token's. None: 32 on a CPU, 256 elsewhere, or what 64 or 1024 tokens need.
+      workspace_mb: MiB for two f32 copies of a chunk's logits on a device; a chunk has
+        one token at least. None: 32 on a CPU, 256 elsewhere, or what 64 or 1024 tokens
+        need.
     Returns:
       TokenStatistics of f32[*batch] (argmax: int32), 0 where masked. All sums are in
       f32, whatever the dtypes; f64 stays f64.
     Gradient: smooth in all float arguments, any order and mode, each statistic by its
       own cotangent; argmax has none. Nothing is stopped, the teacher neither.
     Cost: one more product with the weight in a gradient; an f32 copy of the weight's
-      gradient. A jvp or HVP holds twice the workspace, forward mode over an HVP four
-      times; times the instances of a vmap. On a mesh that `jax.set_mesh` set, axis
+      gradient. A value or gradient of lse and target holds the workspace, a jvp or HVP
+      1.5 times that, forward mode over an HVP 3 times; a softcap and more statistics
+      up to double or triple each; times the instances of a vmap. On a mesh that `jax.set_mesh` set, axis
       "data" (or what splits the batch) keeps its tokens and "model" its classes: only
       statistics travel forward, and each gradient is summed once backward.
     Raises: ValueError for a shape, a hyperparameter or a choice that does not fit.
     Source: Wijmans et al., "Cut Your Losses in Large-Vocabulary Language Models", 2024,
-      arXiv:2411.09009, sec. 4. Differs: cut by tokens in XLA; more statistics than lse
-      and target; any order of derivatives.
+      arXiv:2411.09009, sec. 4. Differs: XLA cuts by tokens alone; more statistics than
+      lse and target; any order of derivatives.
     Example:
       >>> hidden, weight = jnp.ones((1, 3)), jnp.eye(3, 4)
       >>> token = token_statistics(hidden, weight, jnp.array([3]), stats=("mean",))
