@@ -22,6 +22,7 @@ from .._compat import NamedSharding, P, varying_like
 from ._atomic import Lowering, atomic
 
 COPIES = 2  # of a chunk's logits, in a value or gradient of plain cross entropy
+MORE_COPIES = 4  # with a softcap or more statistics
 
 
 class Head(NamedTuple):
@@ -109,7 +110,13 @@ def product(hidden, weight, form):
 
 
 def by_chunks(
-    formula: Callable, tokens: PyTree, heads: PyTree, classes: int, workspace_mb
+    formula: Callable,
+    tokens: PyTree,
+    heads: PyTree,
+    *,
+    classes: int,
+    workspace_mb: float | int | None,
+    copies: int,
 ) -> PyTree:
     """formula(tokens [n, ...], heads) -> pytree of [n, ...], over chunks of tokens."""
 
@@ -117,15 +124,25 @@ def by_chunks(
         return formula(chunk, heads), ()
 
     # The last token fills up the last chunk: zeros might overflow, for nothing.
-    return by_chunks_and_sum(step, tokens, heads, classes, workspace_mb, "edge")[0]
+    return by_chunks_and_sum(
+        step,
+        tokens,
+        heads,
+        classes=classes,
+        workspace_mb=workspace_mb,
+        copies=copies,
+        fill="edge",
+    )[0]
 
 
 def by_chunks_and_sum(
     step: Callable,
     tokens: PyTree,
     heads: PyTree,
+    *,
     classes: int,
     workspace_mb: float | int | None,
+    copies: int,
     fill: str = "constant",
 ) -> tuple[PyTree, PyTree]:
     """step(tokens [n, ...], heads) -> (pytree of [n, ...], what is summed over chunks).
@@ -137,7 +154,7 @@ def by_chunks_and_sum(
     *_, last = jax.tree.leaves(tokens)
     count = last.shape[0]
     itemsize = max(x.dtype.itemsize for x in jax.tree.leaves(heads))
-    chunks = chunk_count(count, classes * itemsize, workspace_mb)
+    chunks = chunk_count(count, classes * itemsize, workspace_mb, copies)
     # Varying before the chunks, so that cotangents are summed over devices after them.
     heads = jax.tree.map(lambda x: varying_like(x, last), heads)
 
@@ -166,16 +183,24 @@ def by_chunks_and_sum(
     return jax.tree.map(unfold, out), total
 
 
-def chunk_count(tokens: int, bytes_each: int, workspace_mb: float | int | None) -> int:
+def copies_held(head: Head, more: bool) -> int:
+    """How many of a chunk's logits a value or a gradient holds at a time."""
+    plain = head.softcap is None and head.scale is None and not more
+    return COPIES if plain else MORE_COPIES
+
+
+def chunk_count(
+    tokens: int, bytes_each: int, workspace_mb: float | int | None, copies: int
+) -> int:
     """How many chunks: what the workspace asks for, or some more to come out even."""
     workspace = math.inf
     if workspace_mb is not None:
         workspace = workspace_mb * 2**20
     elif jax.default_backend() == "cpu":
-        workspace = max(32 * 2**20, COPIES * 64 * bytes_each)
+        workspace = max(32 * 2**20, copies * 64 * bytes_each)
     else:
-        workspace = max(256 * 2**20, COPIES * 1024 * bytes_each)
-    fit = max(1, int(min(tokens, workspace / (COPIES * bytes_each))))
+        workspace = max(256 * 2**20, copies * 1024 * bytes_each)
+    fit = max(1, int(min(tokens, workspace / (copies * bytes_each))))
     least = max(1, math.ceil(tokens / fit))
     return next((n for n in range(least, 2 * least) if tokens % n == 0), least)
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Integer, ScalarLike
 from .._check import above, known, one_of
 from .._compat import varying_like
 from .._mask import blank
-from ._by_chunks import Form, Head, by_chunks, computing, form, on_mesh
+from ._by_chunks import Form, Head, by_chunks, computing, copies_held, form, on_mesh
 from ._dispatch import IMPLEMENTATIONS, dispatch
 from ._relative import Relative, formulas, joined, of_both
 from ._statistics_kernels import kernel, pull
@@ -82,20 +82,18 @@ def token_statistics(
         the whole vocabulary), or on a mesh whose axis is not called "model".
       implementation: "auto", "xla", "mosaic_tpu", "mosaic_gpu" or "reference", which
         holds all logits.
-      workspace_mb: MiB for two f32 copies of a chunk's logits on a device; a chunk has
-        one token at least. None: 32 on a CPU, 256 elsewhere, or what 64 or 1024 tokens
-        need.
+      workspace_mb: MiB that the f32 logits in flight may fill on a device, at least one
+        token's. None: 32 on a CPU, 256 elsewhere, or what 64 or 1024 tokens need.
     Returns:
       TokenStatistics of f32[*batch] (argmax: int32), 0 where masked. All sums are in
       f32, whatever the dtypes; f64 stays f64.
     Gradient: smooth in all float arguments, any order and mode, each statistic by its
       own cotangent; argmax has none. Nothing is stopped, the teacher neither.
     Cost: one more product with the weight in a gradient; an f32 copy of the weight's
-      gradient. A value or gradient of lse and target holds the workspace, a jvp or HVP
-      1.5 times that, forward mode over an HVP 3 times; a softcap and more statistics
-      up to double or triple each; times the instances of a vmap. On a mesh that `jax.set_mesh` set, axis
-      "data" (or what splits the batch) keeps its tokens and "model" its classes: only
-      statistics travel forward, and each gradient is summed once backward.
+      gradient. A jvp or HVP holds up to 2.5 times the workspace, forward mode over an
+      HVP 4 times; times the instances of a vmap. On a mesh that `jax.set_mesh` set,
+      axis "data" (or what splits the batch) keeps its tokens and "model" its classes:
+      only statistics travel forward, and each gradient is summed once backward.
     Raises: ValueError for a shape, a hyperparameter or a choice that does not fit.
     Source: Wijmans et al., "Cut Your Losses in Large-Vocabulary Language Models", 2024,
       arXiv:2411.09009, sec. 4. Differs: XLA cuts by tokens alone; more statistics than
@@ -239,7 +237,9 @@ def _local(forms, stats, implementation, workspace_mb, tokens, heads, w_axis):
         ]
     labels = own_labels(labels, classes, w_axis)
     flat = [h.reshape(-1, h.shape[-1]) for h in hiddens], labels.reshape(-1)
-    sizes = {"classes": classes, "workspace_mb": workspace_mb}
+    more = bool(stats) or len(heads) == 2 or heads[0].class_weights is not None
+    copies = copies_held(heads[0], more) * len(heads)
+    sizes = {"classes": classes, "workspace_mb": workspace_mb, "copies": copies}
     formula = partial(formulas, forms, stats)
     token = dispatch(
         "token_statistics",

@@ -16,7 +16,14 @@ from jaxtyping import Array, Bool, Float, Integer, ScalarLike
 from .._check import above, at_least, between
 from .._compat import unvaried, varying_like
 from .._mask import blank
-from ._by_chunks import by_chunks_and_sum, finished, on_mesh, product, reshard
+from ._by_chunks import (
+    by_chunks_and_sum,
+    copies_held,
+    finished,
+    on_mesh,
+    product,
+    reshard,
+)
 from ._linear_cross_entropy import is_zero, of_token
 from ._relative import joined, of_logits
 from ._statistics import own_labels, prepared
@@ -157,7 +164,12 @@ def _local(form, workspace_mb, tokens, heads, w_axis):
     own = hidden if w_axis is None else varying_like(hidden, head.weight)
     rows = own.reshape(-1, features), labels.reshape(-1), weights.reshape(-1)
     (loss, by_hidden, dropped), (by_weight, by_bias) = by_chunks_and_sum(
-        partial(_chunk, form, classes, w_axis), rows, heads, classes, workspace_mb
+        partial(_chunk, form, classes, w_axis),
+        rows,
+        heads,
+        classes=classes,
+        workspace_mb=workspace_mb,
+        copies=copies_held(head, heads[1] is not None),
     )
     return LossAndGrads(
         loss.reshape(batch),
