@@ -7,51 +7,59 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from . import files
-from .config import ARMS, Config
-from .data import Bits
+from .. import files
+from ..runs import Run, number
+from .config import ARMS, Demo
 
 # Okabe and Ito's colours, which the colour-blind tell apart.
 COLORS = ("#000000", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7")
 
 
-def as_json(bits: Bits) -> dict:
-    return {"bits_per_byte": bits.overall, "domains": bits.domains}
+def introduce(demo: Demo, dataset, baselines: dict, console: Console) -> None:
+    """What is about to happen, and what counting reaches."""
+    lines = [f"run   {demo.home}; killed, it continues when started again"]
+    for name, about in zip(demo.data.data, dataset.about["sources"], strict=True):
+        if "files" in about:
+            size, held_out = about["bytes"] / 1e6, about["valid_bytes"] / 1e6
+            files = f"{about['files']} files, {size:.1f} MB, {held_out:.2f} MB held out"
+            lines.append(f"text  {name}: {files}")
+    lines.append(f"      {len(dataset.domains)} domains: {', '.join(dataset.domains)}")
+    counted = ", ".join(f"{k} {v['bits_per_byte']:.3f}" for k, v in baselines.items())
+    if counted:
+        lines.append(f"      {counted} bits/byte, by counting")
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False)
 
 
-def summary(
-    config: Config, baselines: dict[str, Bits], metrics: files.Metrics, costs: dict
-) -> dict:
+def summary(done: dict[str, Run], baselines: dict, costs: dict) -> dict:
     """Everything that the table shows; what the clock measured is in "timing"."""
     results = {}
-    for arm in config.arms:
-        last = metrics.of(arm)[-1]
-        results[arm] = result = dict(last["valid"])
+    for arm, run in done.items():
+        bits = number(run.last.get("bits_per_byte"))
+        results[arm] = result = {"bits_per_byte": bits, "domains": run.domains}
         if "adamw" in results:
             base = results["adamw"]["bits_per_byte"]
             result["vs_adamw"] = result["bits_per_byte"] - base
         if arm in costs:
             result["temp_bytes"] = costs[arm]["temp_bytes"]
-            result["timing"] = {"train_s": last["timing"]["train_s"]}
+            result["timing"] = {"train_s": run.rows[-1]["timing"]["train_s"]}
             result["timing"]["step_s"] = costs[arm]["step_s"]
             if "adamw" in costs:
                 result["timing"]["step_vs_adamw"] = costs[arm]["step_vs"]["adamw"]
-    counted = {name: as_json(bits) for name, bits in baselines.items()}
+    counted = {name: dict(found) for name, found in baselines.items()}
     for result in (*results.values(), *counted.values()):
         result["worst_domain"] = max(result["domains"], key=result["domains"].get)
     return {"arms": results, "baselines": counted}
 
 
-def publish(
-    results: dict, metrics: files.Metrics, home: Path, console: Console
-) -> None:
+def publish(results: dict, done: dict[str, Run], home: Path, console: Console) -> None:
     """results.json, table.md, curves.png, domains.png, and the table on the screen."""
     head, rows, notes = table(results)
     files.write_json(home / "results.json", results)
     bars = ["---"] + ["---:"] * (len(head) - 1)
     lines = ["| " + " | ".join(cells) + " |" for cells in (head, bars, *rows)]
     files.write(home / "table.md", "\n".join([*lines, "", *notes, ""]))
-    files.write(home / "curves.png", lambda path: curves(results, metrics, path))
+    files.write(home / "curves.png", lambda path: curves(results, done, path))
     files.write(home / "domains.png", lambda path: domains(results, path))
     shown = Table()
     for i, name in enumerate(head):
@@ -90,11 +98,12 @@ def table(results: dict) -> tuple[list[str], list[list[str]], list[str]]:
     ]
     finite = [arm for arm in arms if math.isfinite(arms[arm]["bits_per_byte"])]
     best = min(finite or arms, key=lambda arm: arms[arm]["bits_per_byte"])
-    below = baselines["bigram"]["bits_per_byte"] - arms[best]["bits_per_byte"]
-    notes.append(
-        f"The best, {best}, is {abs(below):.3f} bits/byte "
-        f"{'below' if below > 0 else 'above'} the bigram baseline."
-    )
+    if "bigram" in baselines:
+        below = baselines["bigram"]["bits_per_byte"] - arms[best]["bits_per_byte"]
+        notes.append(
+            f"The best, {best}, is {abs(below):.3f} bits/byte "
+            f"{'below' if below > 0 else 'above'} the bigram baseline."
+        )
     tricks = [arm for arm in arms if arm != "adamw"]
     useless = [arm for arm in tricks if not arms[arm].get("vs_adamw", -1) < 0]
     if useless:
@@ -102,12 +111,12 @@ def table(results: dict) -> tuple[list[str], list[list[str]], list[str]]:
     return head, rows, notes
 
 
-def curves(results: dict, metrics: files.Metrics, path: Path) -> None:
+def curves(results: dict, done: dict[str, Run], path: Path) -> None:
     """Validation bits per byte against updates and against time."""
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     by_step, by_time = figure.subplots(1, 2, sharey=True)
     for arm in results["arms"]:
-        rows = [row for row in metrics.of(arm) if "valid" in row]
+        rows = done[arm].evaluations
         bits = [row["valid"]["bits_per_byte"] for row in rows]
         look = {
             "color": COLORS[ARMS.index(arm)],
@@ -120,11 +129,13 @@ def curves(results: dict, metrics: files.Metrics, path: Path) -> None:
         steps = [row["step"] for row in rows]
         by_step.plot(steps, bits, **look)
         source = "all" if arm == "average" else arm
-        timed = [row for row in metrics.of(source) if "valid" in row][-len(rows) :]
+        timed = done[source].evaluations[-len(rows) :]
         by_time.plot([row["timing"]["train_s"] for row in timed], bits, **look)
+    bigram = results["baselines"].get("bigram")
     for axes in (by_step, by_time):
-        bigram = results["baselines"]["bigram"]["bits_per_byte"]
-        axes.axhline(bigram, color="gray", ls="--", lw=1, label="bigram")
+        if bigram:
+            look = {"color": "gray", "ls": "--", "lw": 1, "label": "bigram"}
+            axes.axhline(bigram["bits_per_byte"], **look)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     by_step.set(xlabel="updates", ylabel="validation bits per byte")
@@ -137,8 +148,10 @@ def curves(results: dict, metrics: files.Metrics, path: Path) -> None:
 
 def domains(results: dict, path: Path) -> None:
     """Validation bits per byte of each domain, a bar per arm."""
-    arms, bigram = results["arms"], results["baselines"]["bigram"]["domains"]
-    hardest = {d: max(a["domains"][d] for a in arms.values()) for d in bigram}
+    arms = results["arms"]
+    bigram = results["baselines"].get("bigram", {}).get("domains", {})
+    seen = next(iter(arms.values()))["domains"]
+    hardest = {d: max(a["domains"][d] for a in arms.values()) for d in seen}
     names = sorted(hardest, key=hardest.get, reverse=True)
     size = (max(6.5, 1.5 + 0.85 * len(names)), 4.4)
     figure = Figure(figsize=size, layout="constrained")
@@ -148,7 +161,7 @@ def domains(results: dict, path: Path) -> None:
         places = [x + (i - (len(arms) - 1) / 2) * width for x in range(len(names))]
         heights = [result["domains"][name] for name in names]
         axes.bar(places, heights, width, label=arm, color=COLORS[ARMS.index(arm)])
-    for x, name in enumerate(names):
+    for x, name in enumerate(names if bigram else []):
         look = {"color": "gray", "ls": "--", "label": "bigram" if x == 0 else None}
         axes.hlines(bigram[name], x - 0.42, x + 0.42, **look)
     axes.set_xticks(range(len(names)), names, rotation=20, ha="right")

@@ -11,8 +11,8 @@ WORDS = [
 # Flags that make a run small enough to be killed and compared.
 TINY = [
     *["--steps=40", "--batch-size=2", "--seq-len=16"],
-    *["--d-model=8", "--layers=1", "--heads=1"],
-    *["--valid-windows=8", "--valid-every=10", "--log-every=5"],
+    *["--d-model=8", "--layers=1", "--heads=1", "--mesh-data=1"],
+    *["--valid-examples=8", "--valid-every=10", "--log-every=5"],
     *["--save-every=8", "--keep=3"],
 ]
 

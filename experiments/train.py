@@ -1,0 +1,216 @@
+"""Train one model, on a laptop or on a pod: `python -m experiments.train --help`.
+
+The program from top to bottom; what it calls are plain functions of the modules beside
+it. See experiments/README.md, and experiments/launch/README.md for several hosts.
+"""
+
+import contextlib
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from .config import BadInput, Config, Failed, parse
+from .stop import Stop, Stopped
+
+
+def main(argv: list[str]) -> int:
+    """0 when done or preempted, 1 for a failure, 2 for bad input, else 128 + signal."""
+    stop = Stop()
+    stop.install()
+    words = ["python", "-m", "experiments.train", *argv]
+    again = shlex.join(word for word in words if word != "--fresh")
+    try:
+        config = parse(argv)
+        prepare(config.run.runs, config.faults.deterministic)
+        from . import hosts
+
+        hosts.start(config.hosts)
+        stop.grace = config.faults.grace
+        stop.together()
+        with hosts.failing():
+            train(config, stop)
+        return leave(0)
+    except BadInput as error:
+        return leave(2, f"error: {error}")
+    except Failed as error:
+        return leave(1, f"stopped: {error}")
+    except Stopped as stopped:
+        return leave(stopped.status, f"stopped by {stopped}; to continue: {again}")
+
+
+def prepare(runs: Path, deterministic: bool = False) -> None:
+    """Quiet libraries, and compiled programs kept between runs, before jax starts."""
+    cache = str((runs / ".cache").resolve())
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if deterministic:
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+    import absl.logging
+
+    absl.logging.set_verbosity(absl.logging.ERROR)
+
+
+def leave(status: int, line: str = "") -> int:
+    """Says why, and takes the other processes along."""
+    if line:
+        print(line, file=sys.stderr)
+    if "jax" not in sys.modules:
+        return status
+    from . import hosts
+
+    return hosts.leave(status)
+
+
+def train(config: Config, stop: Stop) -> None:
+    """Brings the run to its last step, from its newest good checkpoint if any."""
+    import jax
+
+    from . import data, driven, evaluate, files, hosts
+    from . import mesh as meshes
+    from . import step as steps
+    from .checkpoints import Checkpoints
+    from .tally import Tally, by_name
+    from .watch import speed, writers
+    from .watch.screen import Screen
+
+    training, faults, watch = config.training, config.faults, config.watch
+    writers.check(watch)
+    first, home = hosts.first(), config.run.runs / config.run.name
+
+    # Devices, data, compiled functions.
+    mesh = meshes.make(config.mesh)
+    dataset = data.load(config.data, seed=training.seed)
+    program = steps.build(config, dataset, mesh)
+    if config.mesh.show_sharding:
+        if first:
+            print(meshes.show(program.table, program.opt_bytes))
+        return
+    part, parts = meshes.share(mesh)
+    own = {"process": part, "processes": parts}
+    stream = data.stream(
+        dataset, config.data, steps=training.steps, seed=training.seed, **own
+    )
+    valid = data.validation(dataset, config.data, batch=config.data.batch_size, **own)
+    driver = driven.driver(config.data.mix_by, stream.weights)
+
+    with contextlib.ExitStack() as stack:
+        # The run's folder, what is shown, and what is written.
+        enter = stack.enter_context
+        screen = enter(Screen(config, unit=program.unit, first=first))
+        say = screen.say
+        if first:
+            run = (home, config.numbers(), dataset.about)
+            enter(files.claim(*run, fresh=config.run.fresh, say=say))
+        hosts.barrier("the folder is there")
+        log = enter(writers.Log(home, config, first=first))
+        saved = enter(Checkpoints(home / "checkpoints", keep=faults.keep, say=say))
+        traced = enter(speed.profile(watch.profile, home / "profile", say))
+
+        def restored():
+            """(step, state, the data's state, tally): of the newest good checkpoint."""
+            if found := saved.restore(program.like):
+                step, state, position, notes = found
+                return step, state, position, Tally(**notes)
+            tally = Tally(len(dataset.domains), memory=driver.init if driver else [])
+            return 0, program.init(), None, tally
+
+        def fetch():
+            """(where the data stand before it, the next batch on the devices)."""
+            return stream.get_state(), meshes.put(next(stream), mesh)
+
+        def save():
+            position = ahead[0] if ahead else stream.get_state()
+            saved.save(step, state, position, tally.notes())
+
+        def due(every):
+            return step % every == 0 or step == training.steps
+
+        step, state, position, tally = restored()
+        if position is not None:
+            stream.set_state(position)
+        log.rewind(step)
+        if step < training.steps:
+            screen.begin(step)
+        clock = speed.Clock(
+            log.rows[-1]["timing"]["train_s"] if log.rows else 0.0,
+            unit=program.unit,
+            mfu=lambda s: speed.mfu(
+                program.flops, s, mesh.devices.flat, config.model.dtype
+            ),
+        )
+        ahead, began = None, step
+        enter(stop.later())
+
+        while step < training.steps:
+            saved.check()
+            try:
+                stop.check()
+            except Stopped:
+                save()
+                raise
+
+            # A step. While the devices work, the next batch is made ready, unless what
+            # comes of this step decides what is in it.
+            drives = driver and (step + 1) % config.data.mix_every == 0
+            _, batch = ahead or fetch()
+            timed = clock.lap() if step > began else contextlib.nullcontext()
+            with timed, traced(step + 1):
+                state, found = program.step(state, batch, tally.limit(faults.spike))
+                ahead = None if drives else fetch()
+                found = jax.device_get(found)  # waits for the step
+            if step > began:
+                clock.saw(float(found["count"]))
+            step += 1
+            tally.add(found)
+
+            # Not finite, or a spike: the step has left the state as it was.
+            if found["skipped"] and faults.on_nan != "skip":
+                tally.rewinds += 1
+                what = f"step {step}: the loss is {found['loss']:.4g}, "
+                what += f"the gradient's norm {found['grad_norm']:.4g}"
+                if faults.on_nan == "stop" or tally.rewinds > faults.rewinds:
+                    raise Failed(
+                        f"{what}; try --on-nan skip or rewind, or another --lr"
+                    )
+                rewinds = tally.rewinds
+                step, state, _, tally = restored()
+                tally.rewinds = rewinds
+                log.rewind(step)
+                say(f"{what}; back to step {step}, and on with the next batches")
+                continue
+
+            if drives:
+                losses = tally.means("mix")
+                stream.weights, tally.memory = driver.update(losses, tally.memory)
+                tally.clear("mix")
+            if due(watch.log_every) or due(watch.valid_every):
+                row = {"step": step, "loss": found["loss"], "lr": found["lr"]}
+                row |= {"grad_norm": found["grad_norm"], "skipped": tally.skipped}
+                row["domains"] = by_name(dataset.domains, tally.means("row"))
+                if driver:
+                    row["mix"] = by_name(dataset.domains, stream.weights)
+                if due(watch.valid_every):
+                    row["valid"] = evaluate.validate(
+                        program.evaluate, state.params, valid, mesh, dataset
+                    )
+                row["timing"] = clock.read()
+                screen.row(log.write(row))
+                tally.clear("row")
+                tally.skipped = 0
+            if due(faults.save_every):
+                save()
+
+        saved.wait()
+        row = log.rows[-1] if first else {}
+        result = {"step": step, "valid": row.get("valid"), "timing": row.get("timing")}
+        if first:
+            files.write_json(home / "results.json", result)
+        screen.end(step, row.get("valid"))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
