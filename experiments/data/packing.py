@@ -50,7 +50,7 @@ class Documents(NamedTuple):
         if kept.any() and not kept.all():
             return self.select(kept).tail(fraction)
         size = self.stop - self.start
-        if 2 * size[-1] > size.sum():
+        if len(size) == 1 or 2 * size[-1] > size.sum():
             part = max(1, min(int(fraction * size.sum()), int(size[-1]) - 1))
             middle = np.append(self.stop[:-1], self.stop[-1] - part)
             end = self.select(slice(-1, None))
