@@ -25,6 +25,7 @@ import absl.logging
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+import orbax.checkpoint.checkpoint_managers as managers
 from jaxtyping import PyTree
 
 from . import hosts
@@ -43,13 +44,24 @@ class NoSpace(CheckpointError):
 
 
 class Checkpoints:
-    """The last `keep` checkpoints in a folder; closing it ends pending saves."""
+    """The last `keep` checkpoints in a folder; closing it ends pending saves.
 
-    def __init__(self, folder: Path, *, keep: int, say: Callable[[str], None]):
+    With `every`, those of steps that it divides, and the newest besides: one that a
+    signal asked for pushes out none that others count on.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep: int,
+        say: Callable[[str], None],
+        every: int | None = None,
+    ):
         self._folder, self._say, self._saving = folder.resolve(), say, None
         _hush()
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
+            preservation_policy=_preserved(keep, every),
             cleanup_tmp_directories=True,  # what a kill left half written
             enable_async_checkpointing=True,
         )
@@ -194,6 +206,13 @@ class Checkpoints:
         return CheckpointError(
             f"cannot write {what} to {self._folder} ({reason}); {newest}"
         )
+
+
+def _preserved(keep: int, every: int | None) -> managers.PreservationPolicy:
+    if every is None:
+        return managers.LatestN(keep)
+    regular = managers.EveryNSteps(interval_steps=every, max_to_keep=keep)
+    return managers.AnyPreservationPolicy([regular, managers.LatestN(1)])
 
 
 class _Broken(Exception):

@@ -299,6 +299,9 @@ def check(config: Config) -> Config:
     if not re.fullmatch(r"\w[\w.-]*", config.run.name):
         said = f"wanted letters, digits, . _ -, came {config.run.name!r}"
         raise BadInput(f"--name: {said}")
+    want(values, "spike", "0 or > 1", lambda x: x == 0 or x > 1)
+    if config.data.mix_by and config.data.mix_end:
+        raise BadInput("--mix-by and --mix-end both say where the weights go: take one")
     parts = config.training.microbatches
     want(values, "batch_size", f"a multiple of {parts}", lambda x: x % parts == 0)
     if config.model.model != "resnet":

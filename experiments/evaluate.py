@@ -22,13 +22,20 @@ def validate(evaluate: Callable, params, batches: list[dict], mesh, dataset) -> 
 
 
 def summary(sums: dict[str, np.ndarray], dataset) -> dict:
-    """loss, and accuracy or bits per byte; from sum, count, correct: f64[domains]."""
+    """loss, and accuracy or bits per byte; from sum, count, correct: f64[domains].
+
+    Empty where nothing was evaluated.
+    """
     count = sums["count"]
     each, right = (
         np.divide(sums[name], count, where=count > 0, out=np.zeros(len(count)))
         for name in ("sum", "correct")
     )
-    shares = dataset.shares * (count > 0)
+    if not count.any():
+        return {}
+    shares = np.where(count > 0, dataset.shares, 0.0)
+    # Where all that was evaluated is of domains without a share, each counts alike.
+    shares = shares if shares.any() else np.float64(count > 0)
     shares = shares / shares.sum()
     found = {"loss": float(each @ shares)}
     bits = 1.0

@@ -13,12 +13,14 @@ import contextlib
 import functools
 import glob
 import importlib.util
+import json
 import os
 import socket
 import sys
 import threading
 import time
 import traceback
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import NoReturn
 
@@ -215,6 +217,36 @@ def barrier(name: str) -> None:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(name)
+
+
+@contextlib.contextmanager
+def unanimous() -> Iterator[None]:
+    """What one process refuses inside, all refuse; at the end all wait for each other.
+    (One that left alone would be taken for dead, and let the others abort.)
+    """
+    refused = None
+    try:
+        yield
+    except BadInput as error:
+        refused = error
+    if agree(refused is not None):
+        raise refused or BadInput("another process refuses, and says why")
+
+
+def alike(values: dict) -> None:
+    """BadInput on all processes, unless each holds the same values of the same keys:
+    with other flags or data they would hang, or train on each other's rubbish."""
+    if count() == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    said = [json.dumps(value, sort_keys=True).encode() for value in values.values()]
+    mine = np.array([zlib.crc32(text) for text in said], np.uint32)
+    every = multihost_utils.process_allgather(mine)
+    others = (every != every[0]).any(axis=0)
+    differ = [key for key, other in zip(values, others, strict=True) if other]
+    if differ:
+        raise BadInput(f"--process: the processes differ in {', '.join(differ)}")
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ devices sends 2 n (k - 1) / k from each, a gather or a reduce-scatter half of th
 
 from typing import NamedTuple
 
+QUERIES = 1024  # whose scores exist at a time, as in models/transformer.py
+
 
 class Shape(NamedTuple):
     """A model and its step."""
@@ -17,6 +19,7 @@ class Shape(NamedTuple):
     tokens: int  # of a step, over all devices
     length: int  # of a window
     itemsize: int = 2  # bytes of a number in the forward and backward pass
+    features: int = 128  # of a head
 
     @property
     def parameters(self) -> int:
@@ -58,7 +61,9 @@ def holds(
     f32 weights and the two moments of Adam, split over all devices; gradients likewise.
     Activations: the input of each block, or without `remat` 16 of its width (the normed
     inputs, q, k, v, what attention gives and the perceptron's two sides); blockwise
-    cross entropy holds `workspace` instead of N x V logits.
+    cross entropy holds `workspace` instead of N x V logits. Of the scores of 1024
+    queries there are four in f32, with the softmax and both gradients, as compiled for
+    CPUs.
     """
     own = shape.parameters / (data * model)
     rows = shape.tokens / data * shape.d_model
@@ -66,12 +71,15 @@ def holds(
     gathered = (
         2 * 12 * shape.d_model**2 / model * shape.itemsize
     )  # two blocks at a time
+    pairs = shape.tokens / data * min(shape.length, QUERIES)
+    heads = shape.d_model / shape.features / model
     kept = shape.layers * (rows * shape.itemsize if remat else block)
     return {
         "weights": 4 * own,
         "moments": 8 * own,
         "gradients": 4 * own,
         "activations": kept + block,
+        "scores": 4 * pairs * heads * 4,
         "gathered weights": gathered if data > 1 else 0.0,
         "logits": float(
             min(workspace, shape.tokens / data * shape.classes / model * 4)

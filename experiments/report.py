@@ -262,6 +262,8 @@ th, td {{ padding: .3rem .75rem; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--edge); overflow-wrap: anywhere; min-width: 4rem }}
 thead th {{ border-bottom: 2px solid var(--soft) }}
 tbody th {{ font-weight: 500 }}
+tbody th code {{ overflow-wrap: normal }}
+table:not(.numbers) :is(th, td) {{ min-width: 8rem }}
 .numbers tbody th {{ min-width: min(12rem, 40vw) }}
 tbody tr:nth-child(even) {{ background: var(--band) }}
 .numbers td, .numbers thead th:not(:first-child) {{ text-align: right;

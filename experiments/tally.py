@@ -65,3 +65,13 @@ class Tally:
 def by_name(names: Sequence[str], values: np.ndarray) -> dict[str, float]:
     """The domains that have a value."""
     return {n: float(v) for n, v in zip(names, values, strict=True) if v == v}
+
+
+def trouble(metrics: dict, limit: float) -> str:
+    """Why a step has left the state as it was."""
+    loss, norm = float(metrics["loss"]), float(metrics["grad_norm"])
+    if loss > limit and math.isfinite(loss):
+        return f"the loss is {loss:.4g}, a spike above {limit:.4g}"
+    if math.isfinite(loss) and math.isfinite(norm):
+        return "the update is not finite, though the loss and the gradient are"
+    return f"the loss is {loss:.4g}, the gradient's norm {norm:.4g}"

@@ -8,6 +8,7 @@ import contextlib
 import os
 import shlex
 import sys
+import warnings
 from pathlib import Path
 
 from .config import BadInput, Config, Failed, parse
@@ -49,6 +50,8 @@ def prepare(runs: Path, deterministic: bool = False) -> None:
     if deterministic:
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+    # Where the cache cannot be written, nothing can, and that is said in one line.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent")
     import absl.logging
 
     absl.logging.set_verbosity(absl.logging.ERROR)
@@ -73,7 +76,7 @@ def train(config: Config, stop: Stop) -> None:
     from . import mesh as meshes
     from . import step as steps
     from .checkpoints import Checkpoints
-    from .tally import Tally, by_name
+    from .tally import Tally, by_name, trouble
     from .watch import speed, writers
     from .watch.screen import Screen
 
@@ -107,7 +110,8 @@ def train(config: Config, stop: Stop) -> None:
             enter(files.claim(*run, fresh=config.run.fresh, say=say))
         hosts.barrier("the folder is there")
         log = enter(writers.Log(home, config, first=first))
-        saved = enter(Checkpoints(home / "checkpoints", keep=faults.keep, say=say))
+        kept = {"keep": faults.keep, "every": faults.save_every}
+        saved = enter(Checkpoints(home / "checkpoints", **kept, say=say))
         traced = enter(speed.profile(watch.profile, home / "profile", say))
 
         def restored():
@@ -170,13 +174,18 @@ def train(config: Config, stop: Stop) -> None:
             # Not finite, or a spike: the step has left the state as it was.
             if found["skipped"] and faults.on_nan != "skip":
                 tally.rewinds += 1
-                what = f"step {step}: the loss is {found['loss']:.4g}, "
-                what += f"the gradient's norm {found['grad_norm']:.4g}"
-                if faults.on_nan == "stop" or tally.rewinds > faults.rewinds:
+                what = f"step {step}: {trouble(found, tally.limit(faults.spike))}"
+                if faults.on_nan == "stop":
                     raise Failed(
                         f"{what}; try --on-nan skip or rewind, or another --lr"
                     )
+                if tally.rewinds > faults.rewinds:
+                    what += f", and after {faults.rewinds} rewinds it is enough"
+                    raise Failed(f"{what}; try --on-nan skip, or another --lr")
                 rewinds = tally.rewinds
+                # Not to where a stop came, as the numbers must not depend on that.
+                planned = [at for at in saved.steps() if at % faults.save_every == 0]
+                saved.drop(max(planned, default=0) + 1)
                 step, state, _, tally = restored()
                 tally.rewinds = rewinds
                 log.rewind(step)
@@ -193,7 +202,7 @@ def train(config: Config, stop: Stop) -> None:
                 row["domains"] = by_name(dataset.domains, tally.means("row"))
                 if driver:
                     row["mix"] = by_name(dataset.domains, stream.weights)
-                if due(watch.valid_every):
+                if valid and due(watch.valid_every):
                     row["valid"] = evaluate.validate(
                         program.evaluate, state.params, valid, mesh, dataset
                     )

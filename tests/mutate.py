@@ -17,6 +17,7 @@ import inspect
 import io
 import os
 import pathlib
+import signal
 import sys
 import time
 import types
@@ -182,23 +183,42 @@ def forget() -> None:
 # --- running them ---------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def limited(seconds: int = 120):
+    """A mutant that runs on for ever is caught."""
+
+    def late(signum, frame):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def caught(all_cases: list[Case], all_rows) -> str:
     """The first test that fails, or nothing. Cheap ones first."""
     for row in all_rows:
         try:
-            assert_golden(row)
+            with limited():
+                assert_golden(row)
         except Exception:
             return f"golden {row.id}"
     for case in all_cases:
         for check in CHECKS[case.kind]:
             try:
-                check(case)
+                with limited():
+                    check(case)
             except Exception:
                 return f"{case.id} {check.__name__}"
     for path in sorted({case.tests for case in all_cases if case.tests}):
         with contextlib.redirect_stdout(io.StringIO()):
             # Plain asserts: rewriting warns of what this process has imported already.
             options = ["-x", "-q", "--assert=plain", "-p", "no:cacheprovider"]
+            options += ["--timeout=240"]
             failed = pytest.main([*options, path])
         if failed:
             return path

@@ -111,6 +111,7 @@ def _packed(
     """Windows to train on and to validate on."""
     if "valid" not in stored:
         whole = stored["train"]
+        whole = whole.select(whole.stop > whole.first)  # an empty row is no validation
         out = scattered(len(whole.start), config.valid_fraction)
         stored = {"train": whole.select(~out), "valid": whole.select(out)}
     cut = {"how": config.pack, "length": config.seq_len, "classes": classes}
@@ -255,6 +256,10 @@ def _pixels(image, size: int, channels: int | None) -> np.ndarray:
         array = np.asarray(image)
         if size and array.shape[:2] != (size, size):
             raise BadInput("--image-size: only pictures can be resized, not arrays")
+        if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
+            wanted = "wanted whole numbers from 0 to 255 as the pixels of arrays"
+            came = f"{array.dtype} from {array.min():g} to {array.max():g}"
+            raise BadInput(f"--data: {wanted}, came {came}")
         return array[..., None] if array.ndim == 2 else array
     grey = channels == 1 if channels else image.mode in ("1", "L", "I;16")
     image = image.convert("L" if grey else "RGB")

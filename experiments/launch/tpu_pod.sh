@@ -46,10 +46,10 @@ shift
 case "$what" in
   create)
     # The VMs of the slice, one for every 4 or 8 chips, billed from now on.
-    spot=()
-    if [[ "$SPOT" == 1 ]]; then spot=(--spot); fi
+    spot=""
+    if [[ "$SPOT" == 1 ]]; then spot=--spot; fi
     gcloud compute tpus tpu-vm create "$TPU" --zone="$ZONE" \
-      --accelerator-type="$ACCELERATOR" --version="$RUNTIME" "${spot[@]}"
+      --accelerator-type="$ACCELERATOR" --version="$RUNTIME" ${spot:+"$spot"}
     ;;
   setup)
     : "${NFS:?is required: HOST:/SHARE of a Filestore in the network of the slice}"
@@ -65,7 +65,7 @@ case "$what" in
     ;;
   train)
     # The same command on every host: jax finds the others through the metadata server.
-    everywhere "cd jaxtricks && exec ../venv/bin/python -m experiments.train --runs $(printf %q "$RUNS")$(printf ' %q' "$@")"
+    everywhere "cd jaxtricks && exec ../venv/bin/python -m experiments.train$(printf ' %q' --runs "$RUNS" "$@")"
     ;;
   stop)
     # The brackets keep the pattern from matching the shell that carries it.

@@ -87,8 +87,9 @@ def average(demo: Demo, dataset, valid: list[dict], mesh, stop: Stop) -> None:
         if (home / "results.json").exists():
             return
         trees, folder = [], demo.home / "all" / "checkpoints"
+        kept = {"keep": demo.faults.keep, "every": demo.faults.save_every}
         while len(trees) < len(steps):
-            with Checkpoints(folder, keep=demo.faults.keep, say=print) as saved:
+            with Checkpoints(folder, **kept, say=print) as saved:
                 try:
                     trees = [saved.params(program.like.params, at)[1] for at in steps]
                     break

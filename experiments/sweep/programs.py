@@ -51,15 +51,13 @@ def find(program: str) -> tuple[Path | None, list[str]]:
 
 
 def _module(path: Path) -> str | None:
-    """experiments.train for experiments/train.py; None for a file of no package."""
-    try:
-        inside = path.resolve().relative_to(Path.cwd().resolve())
-    except ValueError:
-        return None
-    packages = inside.parents[:-1]  # without the folder that we are in
-    if not packages or not all((p / "__init__.py").is_file() for p in packages):
-        return None
-    return ".".join(inside.with_suffix("").parts)
+    """experiments.train for .../experiments/train.py; None for a file of no package, or
+    of one that cannot be imported from here."""
+    names, folder = [path.stem], path.resolve().parent
+    while (folder / "__init__.py").is_file():
+        names, folder = [folder.name, *names], folder.parent
+    found = {Path(entry).resolve() for entry in (Path.cwd(), *sys.path)}
+    return ".".join(names) if names[1:] and folder in found else None
 
 
 def _defines_run(path: Path) -> bool:

@@ -5,8 +5,8 @@ import signal
 from collections.abc import Iterator
 
 
-class Stopped(Exception):
-    """By a signal, whose number it holds."""
+class Stopped(BaseException):
+    """By a signal, whose number it holds; no failure of a run, which is recorded."""
 
 
 @contextlib.contextmanager

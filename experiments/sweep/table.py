@@ -54,7 +54,7 @@ def publish(
                     f"failed: {point.label} seed {seed}: {found['failed']}{where}"
                 )
     notes = [*notes, *failed, f"Results: {home / 'sweep.json'} and table.md beside it."]
-    if compare:
+    if compare and any("measured" in found for found in results.values()):
         again = shlex.join(["python", "-m", "experiments.compare", str(home)])
         notes.append(f"Curves and a page: {again}")
     for note in notes:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..config import BadInput, Config, Watch
+from ..config import BadInput, Config, Failed, Watch
 from ..files import plain, write
 
 
@@ -33,6 +33,7 @@ class Log:
 
     def __init__(self, home: Path, config: Config, *, first: bool = True):
         self.rows, self._metrics, self._board, self._tracker = [], None, None, None
+        self._home = home
         if not first:
             return
         check(config.watch)
@@ -48,28 +49,41 @@ class Log:
         return self
 
     def __exit__(self, *exception) -> None:
-        with contextlib.ExitStack() as stack:
+        with self._writing(), contextlib.ExitStack() as stack:
+            if isinstance(exception[1], Failed):  # a full disk is still full
+                stack.enter_context(contextlib.suppress(OSError))
             for writer in filter(None, (self._board, self._tracker)):
                 stack.callback(writer.close)
 
     def rewind(self, step: int) -> None:
         """Forgets what came after `step`. Called once before the first row as well, and
         whenever the run goes back to a checkpoint."""
-        if self._metrics:
-            self._metrics.rewind(step)
-        self.rows[:] = [row for row in self.rows if row["step"] <= step]
-        if self._board:
-            self._board.rewind(self.rows)
+        with self._writing():
+            if self._metrics:
+                self._metrics.rewind(step)
+            self.rows[:] = [row for row in self.rows if row["step"] <= step]
+            if self._board:
+                self._board.rewind(self.rows)
 
     def write(self, row: dict) -> dict:
         """The row to all of them, as JSON has it and with the time in its timing."""
         row = plain(row)
         row["timing"] = {**row.get("timing", {}), "at": round(time.time(), 3)}
         self.rows.append(row)
-        for writer in (self._metrics, self._board, self._tracker):
-            if writer:
-                writer.write(row)
+        with self._writing():
+            for writer in (self._metrics, self._board, self._tracker):
+                if writer:
+                    writer.write(row)
         return row
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """An error of the disk becomes one line."""
+        try:
+            yield
+        except OSError as error:
+            said = f"cannot write the rows of {self._home} ({error.strerror or error})"
+            raise Failed(f"{said}; the checkpoints remain") from None
 
 
 class Metrics:

@@ -46,6 +46,19 @@ def agrees():
     say(*what, hosts.agree(7 - hosts.index()), *votes)
 
 
+def refuses(how):
+    """The first process refuses, or the two hold different values."""
+    with hosts.unanimous():
+        pass
+    hosts.alike({"lr": 0.1, "data": ["a digest"]})
+    if how == "differ":
+        hosts.alike({"lr": 0.1, "seed": hosts.index(), "steps": [hosts.index()]})
+    with hosts.unanimous():
+        if hosts.first():
+            raise BadInput("--name: is in use")
+    say("not reached")
+
+
 def dies(victim, signum, busy="busy"):
     """One process gets the signal; the others go on with collectives, or sleep."""
     hosts.agree(0)

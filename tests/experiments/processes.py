@@ -50,7 +50,7 @@ def together(count, *words, **where):
     ]
 
 
-def ends(processes, timeout=240):
+def ends(processes, timeout=400):
     """[(status, output, errors)] of them all; killed when they take too long."""
     until, found = time.monotonic() + timeout, []
     try:

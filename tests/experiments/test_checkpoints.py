@@ -89,6 +89,24 @@ def saved(tmp_path):
     return tmp_path / "saved"
 
 
+def test_one_out_of_turn_is_kept_until_the_next(tmp_path):
+    seen = {}
+    rule = {"keep": 2, "every": 10}
+    with Checkpoints(tmp_path, **rule, say=print) as checkpoints:
+        for step in (10, 20, 30, 34, 40, 43):
+            checkpoints.save(step, state_at(step), {}, {})
+            checkpoints.wait()
+            seen[step] = checkpoints.steps()
+    assert seen == {
+        10: [10],
+        20: [10, 20],
+        30: [20, 30],
+        34: [20, 30, 34],
+        40: [30, 40],
+        43: [30, 40, 43],
+    }
+
+
 def restored(folder, over=None):
     """(what restore gives, what was said)."""
     said = []

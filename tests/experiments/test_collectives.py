@@ -133,3 +133,26 @@ def test_the_step_sends_what_the_paper_says():
         ratios[data, model] = sum(c.sent for c in found) / least
     assert 1.0 <= ratios[1, 8] < 1.05
     assert 1.0 <= ratios[8, 1] < 2.0
+
+
+@pytest.mark.slow
+def test_of_scores_it_holds_what_the_paper_says():
+    """What more heads of one width cost beside fewer is scores alone."""
+    from experiments import costs, step
+    from experiments import mesh as meshes
+    from experiments.models import Facts, transformer
+    from tests.experiments import small
+
+    assert plan.QUERIES == transformer.QUERIES
+    measured, paper = [], []
+    for heads in (2, 16):
+        flags = small.config(d_model=32, heads=heads, seq_len=512, batch_size=1)
+        program = step.build(
+            flags, Facts("tokens", ("a",), 256), meshes.make(flags.mesh)
+        )
+        batch = small.tokens(rows=1, length=512)
+        measured.append(costs.temp_bytes(program.lower(batch)))
+        shape = plan.Shape(32, 1, 256, 512, 512, 4, 32 // heads)
+        paper.append(plan.holds(shape, data=1, model=1)["scores"])
+    ratio = (measured[1] - measured[0]) / (paper[1] - paper[0])
+    assert 0.7 < ratio < 1.2

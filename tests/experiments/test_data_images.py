@@ -170,6 +170,16 @@ def test_a_saved_set_of_arrays_is_read(tmp_path, hub):
     assert said(tmp_path / "set", image_size=2).startswith("--image-size: only pict")
 
 
+@pytest.mark.parametrize("pixel", [0.5, -1.0, 256.0])
+def test_arrays_of_other_pixels_are_refused(tmp_path, hub, pixel):
+    features = {"image": hub.Array2D((4, 4), "float32"), "label": hub.Value("int64")}
+    content = {"image": [[[pixel] * 4] * 4] * 6, "label": [0, 1] * 3}
+    made = hub.Dataset.from_dict(content, features=hub.Features(features))
+    made.save_to_disk(tmp_path / "set")
+    with pytest.raises(BadInput, match="wanted whole numbers from 0 to 255"):
+        load(tmp_path / "set")
+
+
 def test_bad_sets_of_pictures_get_one_line(tmp_path, hub):
     made, _ = pictures(hub)
     other, _ = pictures(hub, shape=(5, 5, 3))

@@ -468,6 +468,13 @@ def test_a_saved_text_column_is_read_as_bytes(tmp_path, hub, pack):
     assert 0 < len(dataset.valid[0]) < 0.2 * len(dataset.train[0])
 
 
+def test_empty_rows_are_not_what_is_held_out(tmp_path, hub):
+    made = hub.Dataset.from_dict({"text": ["", "some words", None, ""] * 10})
+    made.save_to_disk(tmp_path / "set")
+    train, valid = both(load(tmp_path / "set", valid_fraction=0.1))
+    assert (len(train), len(valid)) == (90, 10)
+
+
 def test_a_saved_text_column_is_tokenized(tmp_path, hub, words):
     path, _ = words
     made = hub.Dataset.from_dict({"text": ["def x", "x in y", "return", "x"]})

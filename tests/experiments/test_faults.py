@@ -11,7 +11,8 @@ from experiments import hosts
 from tests.experiments.test_checkpoints import flip, largest
 from tests.experiments.training import Training
 
-pytestmark = pytest.mark.slow
+# One worker runs all tests of real processes, one after the other.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
 
 STEPS = 240
 

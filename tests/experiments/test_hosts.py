@@ -10,6 +10,8 @@ from experiments import hosts
 from experiments.config import BadInput, Hosts, parse
 from tests.experiments import processes
 
+pytestmark = pytest.mark.xdist_group("processes")
+
 CHILD = ("-m", "tests.experiments.child")
 
 
@@ -84,6 +86,21 @@ def test_two_processes_agree():
         ["0 2 8 True 7 0 1 11 21"],
         ["1 2 8 False 7 0 1 11 21"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("first", ["--name: is in use", "another process refuses, and says why"]),
+        ("differ", ["--process: the processes differ in seed, steps"] * 2),
+    ],
+)
+def test_what_one_process_refuses_all_refuse(how, said):
+    found = processes.ends(processes.together(2, *CHILD, "refuses", how), 60)
+    assert [(status, err) for status, _, err in found] == [
+        (2, f"error: {line}\n") for line in said
+    ]
+    assert [processes.said(out) for _, out, _ in found] == [[], []]
 
 
 def test_a_coordinator_that_is_not_there():

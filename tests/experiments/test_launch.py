@@ -14,6 +14,8 @@ import pytest
 from tests.experiments import corpus, processes
 from tests.experiments.training import TINY
 
+pytestmark = pytest.mark.xdist_group("processes")
+
 LAUNCH = processes.ROOT / "experiments" / "launch"
 PAGE = (LAUNCH / "README.md").read_text()
 SCRIPTS = ["slurm.sbatch", "tpu_pod.sh", "worker.sh", "xpk.sh"]
@@ -137,6 +139,9 @@ def test_a_tpu_pod(stubs):
     assert words[:3] == ["cd", "jaxtricks", "&&"]
     program = ["exec", "../venv/bin/python", "-m", "experiments.train"]
     assert words[3:] == [*program, "--runs", "/mnt/runs", *flags]
+    assert stubs.run(script, "train", **where).returncode == 0
+    command = stubs.called()[0][-1].removeprefix("--command=")
+    assert shlex.split(command)[3:] == [*program, "--runs", "/mnt/runs"]
 
     assert stubs.run(script, "stop", **where).returncode == 0
     assert stubs.called()[0][-1] == "--command=pkill -TERM -f '[e]xperiments.train'"
@@ -264,7 +269,7 @@ def test_the_page_followed_literally_on_one_machine(tmp_path):
         ["bash", "-c", script],
         cwd=tmp_path,
         env=env,
-        timeout=240,
+        timeout=600,
         capture_output=True,
         text=True,
     )

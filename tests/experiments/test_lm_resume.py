@@ -12,7 +12,8 @@ import pytest
 
 from tests.experiments import corpus
 
-pytestmark = pytest.mark.slow
+# One worker runs all tests of real processes, one after the other.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
 
 FLAGS = [*corpus.TINY, "--steps=120", "--arms=adamw,all,average", "--data=text"]
 

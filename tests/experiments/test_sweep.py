@@ -270,7 +270,9 @@ def test_failures_are_listed_and_tried_again(here, capsys):
 def test_why_a_run_failed(here, capsys, program, said):
     Path("program.py").write_text(program)
     assert run("program.py", "--seeds=1") == 1
-    assert f"seed 0: {said} (runs" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"seed 0: {said} (runs" in out
+    assert "experiments.compare" not in out  # of which it has nothing
 
 
 def start(*argv):
@@ -316,6 +318,36 @@ def test_a_sweep_that_was_stopped_goes_on(here, by, capsys):
     assert calls() == ["lr-2_seed0", "lr-2_seed1"]
     assert run(*argv) == 0
     assert calls() == ["lr-2_seed1", "lr-4_seed0", "lr-4_seed1"]
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_sweep_of_a_function(here, by, capsys):
+    lines = ["import pathlib, time", "def run(config, seed):"]
+    lines += ["    first = int(seed) == 1 and not pathlib.Path('once').exists()"]
+    lines += ["    if first: pathlib.Path('once').touch(); time.sleep(60)"]
+    lines += ["    return {'loss': float(seed)}"]
+    Path("function.py").write_text("\n".join(lines))
+    process = start("function.py", "--seeds=3")
+    wait_for(Path("once").exists)
+    process.send_signal(by)
+    out, error = process.communicate(timeout=30)
+    assert process.returncode == 128 + by
+    assert error.startswith(f"stopped by {by.name}; to continue: ")
+    assert "1/3" in out
+    assert "2/3" not in out  # it is no failure of that seed
+    assert run("function.py", "--seeds=3") == 0
+    assert "2/3  seed 1: loss 1" in capsys.readouterr().out
+
+
+def test_a_program_of_a_package_is_a_module_from_anywhere(here, monkeypatch):
+    package = here / "elsewhere" / "package"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "program.py").touch()
+    file = str(package / "program.py")
+    assert programs.find(file)[1][1:] == [file]  # nothing could import it
+    monkeypatch.syspath_prepend(package.parent)
+    assert programs.find(file)[1][1:] == ["-m", "package.program"]
 
 
 def test_a_sweep_is_for_one_process(here, capsys):

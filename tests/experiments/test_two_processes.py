@@ -8,7 +8,8 @@ import pytest
 
 from tests.experiments.training import Training
 
-pytestmark = pytest.mark.slow
+# One worker runs all tests of real processes, one after the other.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
 
 # Sums over devices are taken in another order between processes than within one; what
 # that does to a loss of about 5 after 20 steps was seen to be below 1e-6.

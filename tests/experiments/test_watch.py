@@ -274,7 +274,7 @@ def test_tensorboard_can_be_left_out(tmp_path):
 def test_a_full_disk_stops_the_program_and_does_not_hang_it(tmp_path):
     program = """
 import pathlib, resource, sys
-from experiments.config import Config
+from experiments.config import Config, Failed
 from experiments.watch import writers
 resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000))
 try:
@@ -282,14 +282,15 @@ try:
         log.rewind(0)
         for step in range(1, 9999):
             log.write({"step": step, "loss": 1.0, "domains": dict.fromkeys("abc", 1.0)})
-except OSError as error:
-    print(error.strerror)
+except Failed as error:
+    print(error)
 """
     words = [sys.executable, "-c", program, str(tmp_path)]
     env = os.environ | {"PYTHONPATH": str(Path(writers.__file__).parents[2])}
     done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "File too large\n"
+    said = f"cannot write the rows of {tmp_path} (File too large)"
+    assert done.stdout == f"{said}; the checkpoints remain\n"
     rows = writers.read(tmp_path / "metrics.jsonl")
     assert len(rows) > 100
     with writers.Log(tmp_path, config()) as log:

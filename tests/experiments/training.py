@@ -37,7 +37,7 @@ class Training:
         more = {"PYTHONWARNINGS": "error", "JAX_COMPILATION_CACHE_DIR": cache}
         return processes.environment(self.devices // self.count, **more)
 
-    def ends(self, timeout=120):
+    def ends(self, timeout=300):
         """[(status, output, errors)] of its processes."""
         return processes.ends(self.running, timeout)
 
@@ -48,7 +48,7 @@ class Training:
         assert [(status, err) for status, _, err in found] == [(0, "")] * self.count
         return found[0][1]
 
-    def until(self, seen, timeout=60):
+    def until(self, seen, timeout=180):
         """Waits for `seen()`, and says whether it came before the end."""
         until = time.monotonic() + timeout
         while not seen():
