@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import files
-from .config import BadInput, read
+from .config import BadInput, Failed, read
 from .runs import (
     METRICS,
     Group,
@@ -88,8 +88,8 @@ def publish(
     try:
         files.write(config.figure, lambda path: pictures.png(path, compared, metric))
         files.write(config.out, report.page(compared, summary, metric))
-    except OSError as error:
-        raise BadInput(f"cannot write {error.filename}: {error.strerror}") from None
+    except Failed as error:
+        raise BadInput(str(error)) from None
     shown = Table()
     for i, name in enumerate(brief.head):
         folds = name in ("run", "worst domain")

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .config import BadInput
+from .config import BadInput, Failed
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -19,11 +19,15 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 def write(path: Path, save: Callable[[Path], None] | str) -> None:
     """The whole file or none of it: a text, or what `save` puts at the path it gets."""
     part = path.with_name(f".{path.name}")
-    if isinstance(save, str):
-        part.write_text(save)
-    else:
-        save(part)
-    os.replace(part, path)
+    try:
+        if isinstance(save, str):
+            part.write_text(save)
+        else:
+            save(part)
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise Failed(f"cannot write {path}: {error.strerror}") from None
 
 
 def write_json(path: Path, value) -> None:
@@ -125,17 +129,23 @@ def _compare(before: dict, numbers: dict, about: dict, name: str) -> None:
         for key, value in numbers.items()
         if before.get(key) != value and key != "data"  # which is compared by content
     ]
-    was, now = (
-        [source.get("digest") for source in x.get("sources", [])]
-        for x in (before.get("about", {}), about)
-    )
-    if was != now:
-        differ.append(f"data had the digest {was}, has {now}")
+    was, now = _content(before.get("about", {})), _content(about)
+    for key in sorted({*was, *now}):
+        if was.get(key) != now.get(key):
+            differ.append(f"data: {key} was {was.get(key)}, is {now.get(key)}")
     if differ:
         raise BadInput(
             f"run {name!r} exists with a different config: {'; '.join(differ)}. "
             "Take another --name, or --fresh to delete it"
         )
+
+
+def _content(about: dict) -> dict:
+    """What the data are, wherever they lie; as JSON has it."""
+    about = json.loads(json.dumps(about))
+    for i, source in enumerate(about.pop("sources", [])):
+        about |= {f"{k} {i}": v for k, v in source.items() if k != "source"}
+    return about
 
 
 @contextlib.contextmanager

@@ -86,7 +86,9 @@ def train(config: Config, stop: Stop) -> None:
 
     # Devices, data, compiled functions.
     mesh = meshes.make(config.mesh)
-    dataset = data.load(config.data, seed=training.seed)
+    with hosts.unanimous():
+        dataset = data.load(config.data, seed=training.seed)
+    hosts.alike(config.numbers() | dataset.about)
     program = steps.build(config, dataset, mesh)
     if config.mesh.show_sharding:
         if first:
@@ -105,10 +107,10 @@ def train(config: Config, stop: Stop) -> None:
         enter = stack.enter_context
         screen = enter(Screen(config, unit=program.unit, first=first))
         say = screen.say
-        if first:
-            run = (home, config.numbers(), dataset.about)
-            enter(files.claim(*run, fresh=config.run.fresh, say=say))
-        hosts.barrier("the folder is there")
+        with hosts.unanimous():
+            if first:
+                run = (home, config.numbers(), dataset.about)
+                enter(files.claim(*run, fresh=config.run.fresh, say=say))
         log = enter(writers.Log(home, config, first=first))
         kept = {"keep": faults.keep, "every": faults.save_every}
         saved = enter(Checkpoints(home / "checkpoints", **kept, say=say))

@@ -25,6 +25,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from .. import costs
 from ..config import Config, parse
 
 TRICKS = {
@@ -99,7 +100,7 @@ def by_hand(config: Config, dataset):
 def steps_table(rounds: int) -> Table:
     """Each trick's step beside the one by hand; they take turns."""
 
-    from .. import costs, data, step
+    from .. import data, step
     from .. import mesh as meshes
 
     config = parse(["--mesh-data", "1"])
@@ -135,37 +136,41 @@ def one_step(program, batch, state):
 
 
 def program_table(runs: int, steps: int) -> Table:
-    """Seconds a step of whole runs: `experiments.train`, and a loop by hand."""
+    """Seconds a step of whole runs, between two rows, so with all that a step entails:
+    fetching, rows, the tally; with and without checkpoints."""
     from .. import data
     from ..stop import Stop
     from ..train import train
 
+    every = {"experiments.train": steps, "with a checkpoint every 30 steps": 30}
     flags = [f"--steps={steps}", "--mesh-data=1", f"--valid-every={steps}"]
     flags += ["--loss", "cross_entropy"]
-    ratios, ours, theirs = [], [], []
+    spent = {name: [] for name in ("by hand", *every)}
     for run in range(runs):
-        with tempfile.TemporaryDirectory() as folder:
-            config = parse([*flags, f"--runs={folder}", f"--name=run{run}"])
-            with contextlib.redirect_stdout(io.StringIO()):
-                train(config, Stop())
-            lines = (Path(folder) / f"run{run}" / "metrics.jsonl").read_text()
-            rows = [json.loads(line)["timing"] for line in lines.splitlines()]
-        ours.append(rows[-1]["train_s"] / (steps - 1))
+        for name, save in every.items():
+            with tempfile.TemporaryDirectory() as folder:
+                where = [f"--runs={folder}", f"--name=run{run}", f"--save-every={save}"]
+                config = parse([*flags, *where])
+                with contextlib.redirect_stdout(io.StringIO()):
+                    train(config, Stop())
+                lines = (Path(folder) / f"run{run}" / "metrics.jsonl").read_text()
+            rows = [json.loads(line) for line in lines.splitlines()][:-1]
+            seconds = rows[-1]["timing"]["at"] - rows[0]["timing"]["at"]
+            spent[name].append(seconds / (rows[-1]["step"] - rows[0]["step"]))
         dataset = data.load(config.data, seed=0)
         state, step = by_hand(config, dataset)
         stream = data.stream(dataset, config.data, steps=steps, seed=0)
-        state, loss = step(state, next(stream))
-        float(loss)
-        began = time.perf_counter()
-        for _ in range(steps - 1):
+        for i in range(steps):
+            if i == 10:
+                began = time.perf_counter()
             state, loss = step(state, next(stream))
             float(loss)
-        theirs.append((time.perf_counter() - began) / (steps - 1))
-        ratios.append(ours[-1] / theirs[-1])
+        spent["by hand"].append((time.perf_counter() - began) / (steps - 10))
     table = Table("run", "ms a step", "of by hand", title="The program")
-    table.add_row("by hand", f"{1e3 * statistics.median(theirs):.2f}", "1.00x")
-    ratio = f"{statistics.median(ratios):.3f}x"
-    table.add_row("experiments.train", f"{1e3 * statistics.median(ours):.2f}", ratio)
+    for name, seconds in spent.items():
+        ratio = costs.ratio(seconds, spent["by hand"])
+        median = 1e3 * statistics.median(seconds)
+        table.add_row(name, f"{median:.2f}", f"{ratio:.3f}x")
     return table
 
 

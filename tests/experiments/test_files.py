@@ -5,7 +5,7 @@ import json
 import pytest
 
 from experiments import files
-from experiments.config import BadInput
+from experiments.config import BadInput, Failed
 
 
 def claim(home, text="a", said=lambda line: None, fresh=False, **numbers):
@@ -24,12 +24,38 @@ def test_a_run_is_one_config(tmp_path):
     assert (home / "kept").exists()
     with pytest.raises(BadInput, match=r"steps was 5, is 6; seed was 0, is 1.*--fresh"):
         claim(home, steps=6, seed=1)
-    with pytest.raises(BadInput, match=r"data had the digest \['a'\], has \['b'\]"):
+    with pytest.raises(BadInput, match=r"data: digest 0 was a, is b"):
         claim(home, "b")
     assert (home / "kept").exists()
     claim(home, steps=6, fresh=True)
     assert not (home / "kept").exists()
     assert sorted(p.name for p in home.parent.iterdir()) == ["x"]
+
+
+def test_moved_data_are_the_same_and_another_vocabulary_is_not(tmp_path):
+    def about(**changes):
+        return {"sources": [{"source": "x", "digest": "a", "eos": 3} | changes]}
+
+    def come(changes):
+        with files.claim(tmp_path / "run", {"data": ["x"]}, about(**changes)):
+            pass
+
+    come({})
+    come({"source": "elsewhere"})
+    with pytest.raises(BadInput, match="data: eos 0 was 3, is None"):
+        come({"eos": None})
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    def full(path):
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    files.write(tmp_path / "a.json", "old")
+    with pytest.raises(Failed, match=r"cannot write .*a\.json: No space left"):
+        files.write(tmp_path / "a.json", full)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert (tmp_path / "a.json").read_text() == "old"
 
 
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path):

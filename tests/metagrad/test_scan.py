@@ -38,7 +38,7 @@ def noisy(carry, x):
     key, sub = jax.random.split(carry["key"])
     w = jnp.tanh(0.9 * carry["w"] + x["a"] + 0.1 * jax.random.normal(sub, (3,)))
     carry = {"w": w, "key": key, "count": carry["count"] + 1}
-    return carry, (jnp.sum(w), {"order": x["i"], "key": sub})
+    return carry, (jnp.sum(w), {"order": x["i"], "key": sub, "w": w[None]})
 
 
 @pytest.mark.parametrize(
@@ -222,6 +222,22 @@ def test_the_nesting_is_bounded(steps, branching, expected):
 
     jaxpr = jax.make_jaxpr(run)(jax.ShapeDtypeStruct((steps,), jnp.float32))
     assert depth(jaxpr.jaxpr) == expected
+
+
+def test_blocks_are_no_wider_than_the_nesting_needs():
+    """2 * 2^6 <= 243 < 2 * 3^6, so blocks of three: 243 is 3^5."""
+    step, xs = (lambda c, x: (c + x, None)), jnp.zeros(243)
+    jaxpr = jax.make_jaxpr(lambda xs: metagrad.scan(step, 0.0, xs, branching=2))(xs)
+    (outer,) = [eqn for eqn in jaxpr.eqns if eqn.primitive.name == "scan"]
+    assert outer.params["length"] == 3
+
+
+def test_no_barrier_keeps_xla_from_fusing():
+    def run(xs):
+        return metagrad.scan(lambda c, x: (jnp.sin(c + x), None), 0.0, xs)[0]
+
+    lowered = jax.jit(jax.grad(run)).lower(jnp.zeros(64))
+    assert "optimization_barrier" not in lowered.as_text()
 
 
 def example_weight_gradient(policy, steps):
