@@ -10,6 +10,7 @@ the shapes of Gemma 2 and Llama 3 in bf16, for a GPU or a TPU.
 import datetime
 import importlib.util
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import tyro
 from jax import lax
@@ -28,6 +30,8 @@ from rich.progress import track
 from rich.table import Table
 
 from jaxtricks.kernels import linear_cross_entropy, linear_cross_entropy_value_and_grad
+
+from ..files import plain
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -109,6 +113,40 @@ def forms(config: Config) -> dict[str, Callable]:
     return found
 
 
+def torch_program(config: Config, mode: str, arrays) -> tuple[Callable, float]:
+    """(run, MiB at its peak) of PyTorch's own, on its own copies of the arrays."""
+    import torch
+    from torch.nn.functional import linear_cross_entropy as loss
+
+    cuda = torch.cuda.is_available()
+    hidden, weight = (
+        torch.from_numpy(np.array(x, np.float32))
+        .to("cuda" if cuda else "cpu", getattr(torch, config.dtype))
+        .requires_grad_()
+        for x in (arrays[0], arrays[1].T)
+    )
+    labels = torch.from_numpy(np.array(arrays[2], np.int64)).to(hidden.device)
+
+    def run(*_):
+        if mode == "value":
+            with torch.no_grad():
+                loss(hidden, weight, labels)
+        else:
+            hidden.grad = weight.grad = None
+            loss(hidden, weight, labels).backward()
+        if cuda:
+            torch.cuda.synchronize()
+
+    run()
+    if not cuda:
+        return run, float("nan")
+    hidden.grad = weight.grad = None
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    return run, (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
 def at_once(hidden, weight, labels):
     """The mean loss and its gradients without a second look at the logits."""
     weights = jnp.full(labels.shape, 1 / len(labels))
@@ -171,6 +209,15 @@ def measure(config: Config, title: str) -> list[dict]:
                 compiled[name] = jax.jit(run).lower(*arrays).compile()
             except Exception as error:  # of others' kernels: no reason to stop
                 print(f"{name}: left out, {str(error).splitlines()[0][:80]}")
+        memory = {
+            name: run.memory_analysis().temp_size_in_bytes / 2**20
+            for name, run in compiled.items()
+        }
+        if mode != "hvp" and importlib.util.find_spec("torch"):
+            try:
+                compiled["torch"], memory["torch"] = torch_program(config, mode, arrays)
+            except Exception as error:
+                print(f"torch: left out, {str(error).splitlines()[0][:80]}")
         product = jax.jit(partial(jnp.matmul, preferred_element_type=config.dtype))
         compiled["one product"] = product.lower(*arrays[:2]).compile()
         calls = [
@@ -181,10 +228,10 @@ def measure(config: Config, title: str) -> list[dict]:
         flop = 2 * config.tokens * config.features * config.classes
         of_product = times[list(compiled).index("one product")]
         first = None
-        for (name, run), seconds in zip(compiled.items(), times, strict=True):
+        for name, seconds in zip(compiled, times, strict=True):
             if name == "one product":
                 continue
-            temporary = run.memory_analysis().temp_size_in_bytes / 2**20
+            temporary = memory[name]
             first = first or (seconds, temporary)
             count = PRODUCTS[mode][name.startswith("jaxtricks") and "once" not in name]
             rows.append(
@@ -221,13 +268,16 @@ def show(console: Console, config: Config, title: str, rows: list[dict]) -> None
             f"{row['of_dense']:.2f}x",
             f"{row['of_products']:.2f}x",
             f"{row['tflops']:.2f}",
-            f"{row['temporary_mib']:.0f}",
-            f"{row['memory_of_dense']:.3f}x",
+            *(f"{row['temporary_mib']:.0f}", f"{row['memory_of_dense']:.3f}x")
+            if row["temporary_mib"] == row["temporary_mib"]  # not known: torch on a CPU
+            else ("", ""),
         )
     console.print(table)
 
 
 def main(config: Config) -> None:
+    if importlib.util.find_spec("torch"):  # leave it some of the device's memory
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     console, device = Console(width=max(Console().width, 110)), jax.devices()[0]
     jobs = {"default": config}
     if config.device:
@@ -261,7 +311,7 @@ def main(config: Config) -> None:
         RESULTS.mkdir(exist_ok=True)
         path = RESULTS / f"cross_entropy-{kind}-{today}.json"
         about = {"device": device.device_kind, "date": today, "jax": jax.__version__}
-        path.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
+        path.write_text(json.dumps(plain(about | {"rows": rows}), indent=1) + "\n")
         console.print(f"written to {path}")
 
 
