@@ -221,9 +221,18 @@ class _Broken(Exception):
 
 
 def checksums(leaves: dict[str, jax.Array]) -> dict[str, int]:
-    """Of each array 32 bits of all its elements and where they are."""
-    totals = jax.device_get([checksum(_raw(leaf)) for leaf in leaves.values()])
+    """Of each array 32 bits of all its elements and where they are.
+
+    One program for all: with one for each, processes could meet in different ones, and
+    on CPUs wait for each other for ever.
+    """
+    totals = jax.device_get(_all_checksums([_raw(leaf) for leaf in leaves.values()]))
     return dict(zip(leaves, map(int, totals), strict=True))
+
+
+@jax.jit
+def _all_checksums(leaves: list[jax.Array]) -> list[jax.Array]:
+    return [checksum(leaf) for leaf in leaves]
 
 
 @jax.jit

@@ -182,8 +182,11 @@ def agree(value: int) -> int:
 
 
 def ballot() -> Callable[[int], int]:
-    """`agree` that never waits: a call gives the agreement on the values of the call
-    before, at first 0. With one process it costs nothing, and is at once.
+    """`agree` that lets nobody wait: a call gives the agreement on the values of the
+    call before, at first 0. With one process it costs nothing, and is at once.
+
+    On CPUs it does wait, for there two programs at a time that talk to other processes
+    may wait for each other for ever; other devices run them in order.
     """
     last = np.int32(0)
 
@@ -192,6 +195,8 @@ def ballot() -> Callable[[int], int]:
         if count() == 1:
             return value
         before, last = last, _largest(value)
+        if jax.default_backend() == "cpu":
+            last.block_until_ready()
         return int(before)
 
     return vote

@@ -122,7 +122,7 @@ def train(config: Config, stop: Stop) -> None:
                 step, state, position, notes = found
                 return step, state, position, Tally(**notes)
             tally = Tally(len(dataset.domains), memory=driver.init if driver else [])
-            return 0, program.init(), None, tally
+            return 0, jax.block_until_ready(program.init()), None, tally
 
         def fetch():
             """(where the data stand before it, the next batch on the devices)."""

@@ -107,21 +107,23 @@ def test_twenty_kills_of_one_process(folder, alone):
     assert training.outcome() == alone
 
 
-def test_kills_of_two_processes(folder):
+def test_twenty_kills_of_two_processes(folder):
     """Of both at once; or of one, and the other must end by itself."""
-    steps = 120
-    undisturbed = Training(folder / "two alone", f"--steps={steps}", count=2)
+    undisturbed = Training(folder / "two alone", f"--steps={STEPS}", count=2)
     undisturbed.finish()
-    training = Training(folder / "two", f"--steps={steps}", count=2)
-    kills = Kills(training, steps, seed=1)
-    for moment in ("saves", "compiles", "steps", "last_save"):
-        kills.at(moment)
-        if moment == "steps":
-            for victim, how in ((0, "saves"), (1, "steps"), (1, "saves")):
-                found = kills.at(how, victim)
-                status, _, err = found[1 - victim]
-                assert status in (hosts.PEER_DIED, -signal.SIGABRT), found
-                assert "another process is gone" in err or "another task died" in err
+    training = Training(folder / "two", f"--steps={STEPS}", count=2)
+    kills = Kills(training, STEPS, seed=1)
+    moments = [("compiles",)] * 2 + [("steps",)] * 3 + [("saves",)] * 5
+    moments += [("saves", 0), ("saves", 1), ("steps", 0), ("steps", 1)]
+    moments += [("saves", 1), ("steps", 0), ("saves", 0)]
+    kills.random.shuffle(moments)
+    for moment, *victims in [*moments, ("last_row",), ("last_save",), ("ended",)]:
+        found = kills.at(moment, *victims)
+        for victim in victims:
+            status, _, err = found[1 - victim]
+            assert status in (hosts.PEER_DIED, -signal.SIGABRT), found
+            assert "another process is gone" in err or "another task died" in err
+    assert len(kills.seen) == 20
     assert sum(half for moment, half in kills.seen if "save" in moment) >= 4
     training.finish()
     assert training.outcome() == undisturbed.outcome()
