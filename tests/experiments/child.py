@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from experiments import hosts
-from experiments.checkpoints import CheckpointError, Checkpoints
+from experiments.checkpoints import CheckpointError, Checkpoints, checksums
 from experiments.config import BadInput, parse
 
 
@@ -44,6 +46,20 @@ def agrees():
     hosts.barrier("here")
     what = (hosts.index(), hosts.count(), jax.device_count(), hosts.first())
     say(*what, hosts.agree(7 - hosts.index()), *votes)
+
+
+def sums(rounds):
+    """Checksums of many split arrays, again and again."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    split = NamedSharding(mesh, PartitionSpec("data"))
+    leaves = {}
+    for i in range(60):
+        array = np.full((64, 8 + i % 5), i, np.float32)
+        leaves[str(i)] = jax.make_array_from_callback(
+            array.shape, split, array.__getitem__
+        )
+    found = {tuple(checksums(leaves).values()) for _ in range(int(rounds))}
+    say(len(found), len(set(*found)))
 
 
 def refuses(how):

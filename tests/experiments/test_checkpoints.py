@@ -324,6 +324,11 @@ def run(count, *words, timeout=120, **where):
 
 
 @pytest.mark.slow
+def test_two_processes_do_not_wait_for_each_other_in_different_sums():
+    assert run(2, "sums", 40) == [["1 60"], ["1 60"]]
+
+
+@pytest.mark.slow
 def test_saved_on_two_processes_restored_on_one_and_back(tmp_path):
     """Among them is one with a flipped bit, that both must find broken."""
     run(2, "saves", tmp_path, 1, 2, 3)
