@@ -16,15 +16,25 @@ ALL_CASES = [case for family in families() for case in cases(family)]
 ALL_ROWS = [row for family in families() for row in rows(family)]
 
 
-def _marks(family: str, group: str):
+# Plain XLA, and long to compile: as slow, these run on one interpreter.
+SLOW = {
+    "hybrid_window_linear_attention",
+    "hybrid_window_linear_attention_step",
+    "long_short_attention",
+}
+
+
+def _marks(family: str, fn, group: str):
     # One worker runs all checks of a case, so that they share what is compiled.
     marks = [pytest.mark.xdist_group(group)]
+    if fn.__name__ in SLOW:
+        return [*marks, pytest.mark.slow]
     return [*marks, pytest.mark.kernels] if family == "kernels" else marks
 
 
 def _checks():
     for case in ALL_CASES:
-        marks = _marks(case.id.split(".")[0], case.id)
+        marks = _marks(case.id.split(".")[0], case.fn, case.id)
         for check in CHECKS[case.kind]:
             name = f"{case.id}-{check.__name__}"
             yield pytest.param(case, check, id=name, marks=marks)
@@ -33,7 +43,9 @@ def _checks():
 def _rows():
     for row in ALL_ROWS:
         family = row.id.split(".")[0]
-        yield pytest.param(row, id=row.id, marks=_marks(family, f"{family} golden"))
+        yield pytest.param(
+            row, id=row.id, marks=_marks(family, row.fn, f"{family} golden")
+        )
 
 
 @pytest.mark.parametrize(("case", "check"), list(_checks()))
