@@ -167,7 +167,8 @@ def train(config: Config, stop: Stop) -> None:
             with timed, traced(step + 1):
                 state, found = program.step(state, batch, tally.limit(faults.spike))
                 ahead = None if drives else fetch()
-                found = jax.device_get(found)  # waits for the step
+                state, found = jax.block_until_ready((state, found))
+                found = jax.device_get(found)
             if step > began:
                 clock.saw(float(found["count"]))
             step += 1
