@@ -51,7 +51,7 @@ def show(flags: Sharpness) -> None:
 def _short(value) -> str:
     if isinstance(value, float):
         return f"{value:g}"
-    return "..." if callable(value) else str(value)
+    return str(value) if isinstance(value, int | str) else "..."
 
 
 if __name__ == "__main__":

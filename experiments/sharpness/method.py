@@ -42,6 +42,7 @@ def method(
     name: str, task: Task, base: optax.GradientTransformation, run: Run
 ) -> Method:
     """The variant's step, with `base` as the optimizer."""
+    run = run._replace(base=base)
     made = optax.identity() if name == BASE else variants.made(name, run)
     if isinstance(made, Loss):
         return remembered(made, task, base, run)

@@ -28,6 +28,7 @@ class Run(NamedTuple):
     peak: Any  # that rate
     decay: float  # the optimizer's weight decay
     key: Any  # of this training
+    base: Any = None  # the optimizer, its rate included
 
 
 class Setting(NamedTuple):
@@ -78,7 +79,12 @@ TABLE: dict[str, Setting] = {
     ),
     "wsam": Setting(
         "wsam",
-        why="the defaults; unlike the source's code neither decoupled nor clipped",
+        lambda run: {
+            "base": run.base,
+            "learning_rate": lambda step: run.peak * run.rate(step),
+        },
+        "decoupled as the source has it; unlike its code without clipping",
+        whole=True,
     ),
     "gnp": Setting("gnp"),
     "friendly_sam": Setting("friendly_sam"),

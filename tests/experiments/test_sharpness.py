@@ -374,15 +374,18 @@ def test_the_benchmarks_table():
             benchmark.Count(Fraction(6, 5), Fraction(0), Fraction(1, 3)), 18, 16
         ),
     }
-    laps = {BASE: [1.0, 2.0, 1.0], "looksam": [1.2, 2.6, 1.1]}
+    laps = (
+        {BASE: [1.0, 2.0, 1.0], "looksam": [1.2, 2.6, 1.1]},
+        {BASE: [1.0, 1.0, 2.0], "looksam": [2.0, 3.0, 4.0]},
+    )
     rows = benchmark.rows(found, laps, 8)
-    assert rows[0] == [BASE, "1", "0", "0", "1.00x", "", "0", "0"]
+    assert rows[0] == [BASE, "1", "0", "0", "1.00x", "1.00x", "0", "0"]
     assert rows[1][1:] == [
         "1.2",
         "0",
         "0.333",
-        "1.20x",
-        "1.10 to 1.30",
+        "1.20x (1.10 to 1.30)",
+        "2.00x (2.00 to 3.00)",
         "+1.00",
         "+1.00",
     ]
