@@ -8,6 +8,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
@@ -99,9 +100,9 @@ def scaled_sign(x: Float[ArrayLike, "*s"]) -> Float[Array, "*s"]:
 
 def entries(name: str, k: int | float, size: int) -> int:
     """How many of `size` entries an int or a share means."""
-    if isinstance(k, int):
+    if isinstance(k, int | np.integer):
         at_least(name, k, 0)
-        return min(k, size)
+        return min(int(k), size)
     between(name, k, 0, 1)
     return math.ceil(k * size * (1 - 1e-12))  # 0.1 * 30 is a little more than 3
 

@@ -32,7 +32,7 @@ def bsam(
     beta2: ScalarLike = 0.999,
     prior_precision: ScalarLike = 25.0,
     damping: ScalarLike = 0.1,
-    scale: ScalarLike = 1.0,
+    init_scale: ScalarLike = 1.0,
     mask: Mask = True,
     split: Split = None,
     perturb_dtype: DTypeLike | None = None,
@@ -54,7 +54,7 @@ def bsam(
       beta1, beta2: in [0, 1], of the momentum and of s. May be traced.
       prior_precision: >= 0, weight decay times N; the code: 25, CIFAR 40.
       damping: >= 0, keeps s away from 0. May be traced.
-      scale: > 0, the s of the start.
+      init_scale: > 0, the s of the start.
       mask, split, perturb_dtype, aux: as in `sam`; parts draw noise of their own. The
         source splits a batch into 8.
     Returns:
@@ -78,11 +78,11 @@ def bsam(
     between("beta2", beta2, 0, 1)
     at_least("prior_precision", prior_precision, 0)
     at_least("damping", damping, 0)
-    above("scale", scale, 0)
+    above("init_scale", init_scale, 0)
 
     def init(params: PyTree) -> BsamState:
         start = zeros(params)
-        return BsamState(start, tree.map_floats(lambda x: x + scale, start))
+        return BsamState(start, tree.map_floats(lambda x: x + init_scale, start))
 
     def method(here: Here):
         own = jax.random.fold_in(jax.random.fold_in(key, here.step), here.part)

@@ -319,7 +319,13 @@ def counted(name):
 
 @pytest.mark.parametrize(
     ("name", "gradients"),
-    [(BASE, 1), (benchmark.OPTAX, 2), ("sam", 2), ("looksam", Fraction(6, 5))],
+    [
+        (BASE, 1),
+        (benchmark.OPTAX, 2),
+        ("sam", 2),
+        ("bsam", 2),
+        ("looksam", Fraction(6, 5)),
+    ],
 )
 def test_executed_gradients_are_exact(name, gradients):
     assert counted(name) == (gradients, 0, 0)
