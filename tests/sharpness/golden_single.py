@@ -151,7 +151,7 @@ BSAM_OTHER = numbers(
     """
 )
 QUIET = {"key": jax.random.key(0), "examples": 1e20}
-OTHER = {"rho": 0.1, "beta1": 0.8, "beta2": 0.9, "damping": 0.05, "scale": 0.7}
+OTHER = {"rho": 0.1, "beta1": 0.8, "beta2": 0.9, "damping": 0.05, "init_scale": 0.7}
 
 
 def bsam_train(tx, steps=5):
@@ -179,14 +179,15 @@ def noisy_step(tx):
     return np.stack([updates, state.inner.scale])
 
 
-def noisy_oracle(rate, rho, key, examples, prior_precision, damping, beta2, scale):
+def noisy_oracle(rate, rho, key, examples, prior_precision, damping, beta2, init_scale):
     own = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, 0), 0), 0)
     noise = np.float64(jax.random.normal(own, oracle.W.shape))
     w, d = np.float64(oracle.W), prior_precision / examples
-    g = 2 * w + noise / np.sqrt(examples * scale)
-    h = 2 * w + rho * g / scale
-    after = beta2 * scale + (1 - beta2) * (np.sqrt(scale) * np.abs(g) + damping + d)
-    return np.stack([-rate * 0.1 * (h + d * w) / scale, after])
+    g = 2 * w + noise / np.sqrt(examples * init_scale)
+    h = 2 * w + rho * g / init_scale
+    wide = np.sqrt(init_scale) * np.abs(g) + damping + d
+    after = beta2 * init_scale + (1 - beta2) * wide
+    return np.stack([-rate * 0.1 * (h + d * w) / init_scale, after])
 
 
 NOISY = {
@@ -196,7 +197,7 @@ NOISY = {
     "prior_precision": 3.0,
     "damping": 0.2,
     "beta2": 0.6,
-    "scale": 0.5,
+    "init_scale": 0.5,
 }
 
 MGPO = "llm172/LoRA-MGPO@b45656c in torch f64, arXiv:2502.14538"
