@@ -111,7 +111,7 @@ CASES = [
             "beta2": 0.9,
             "prior_precision": 2.0,
             "damping": 0.1,
-            "scale": 0.7,
+            "init_scale": 0.7,
         },
         static={"key": jax.random.key(3)},
         limits=(
@@ -124,7 +124,7 @@ CASES = [
                     "beta1": 0.0,
                     "beta2": 1.0,
                     "prior_precision": 0.0,
-                    "scale": 1.0,
+                    "init_scale": 1.0,
                 },
             ),
         ),
@@ -135,7 +135,7 @@ CASES = [
             {"beta2": -1.0},
             {"prior_precision": -1.0},
             {"damping": -1.0},
-            {"scale": 0.0},
+            {"init_scale": 0.0},
         ),
     ),
     *(
