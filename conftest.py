@@ -35,6 +35,7 @@ if not {"JAXTRICKS_MUTATE", "JAXTRICKS_AGAIN"} & set(os.environ):
 ONCE = {
     "calibration",
     "losses",
+    "merging",
     "optimizers",
     "regularization",
     "schedules",
