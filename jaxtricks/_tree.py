@@ -103,6 +103,19 @@ def check_alike(name: str, tree: PyTree, reference: PyTree) -> None:
         raise ValueError(f"{name}: " + "; ".join(wrong))
 
 
+def arranged(name: str, tree: PyTree, reference: PyTree) -> PyTree:
+    """The tree with the containers of the reference, leaves found by their paths.
+
+    An OrderedDict has its leaves in another order than a dict of the same keys.
+    ValueError as `check_alike`.
+    """
+    check_alike(name, tree, reference)
+    ours = paths(tree)
+    leaves = [ours[path] for path in paths(reference)]
+    structure = jax.tree.structure(reference, is_leaf=is_masked)
+    return jax.tree.unflatten(structure, leaves)
+
+
 def _shape(leaf: Any) -> Any:
     return "MaskedNode()" if is_masked(leaf) else jnp.shape(leaf)
 

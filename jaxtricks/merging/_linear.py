@@ -1,22 +1,28 @@
 """Weighted averages of models: soups, interpolation, checkpoint averaging."""
 
 from collections.abc import Sequence
+from typing import Any
 
-import jax.numpy as jnp
-from jax.typing import ArrayLike
-from jaxtyping import Array, Float, PyTree, Real
+from jaxtyping import Float
 
-from .._mask import at_least_f32
-from ._trees import along, as_coefficients, merge
+from ._namespace import (
+    Coefficients,
+    Tree,
+    along,
+    at_least_f32,
+    coefficients,
+    namespace,
+)
+from ._trees import stacked
 
 
 def linear(
-    trees: Sequence[PyTree],
+    trees: Sequence[Tree],
     *,
-    weights: Real[ArrayLike, " n"] | Sequence | None = None,
+    weights: Coefficients = None,
     normalize: bool = True,
-    where: PyTree[bool] | None = None,
-) -> PyTree:
+    where: Tree | None = None,
+) -> Tree:
     """The weighted average of models; for fine-tunes of one base, or late checkpoints.
 
     merged = sum_i w_i tree_i / sum_i w_i
@@ -37,44 +43,44 @@ def linear(
       models improves accuracy without increasing inference time", 2022,
       arXiv:2203.05482, sec. 2. Differs: takes weights; the uniform soup is None.
     Example:
+      >>> import jax.numpy as jnp
       >>> linear([{"w": jnp.array([1.0])}, {"w": jnp.array([4.0])}], weights=[2, 1])
       {'w': Array([2.], dtype=float32)}
     """
-    if not trees:
-        raise ValueError("trees: wanted at least one, came none")
-    w = as_coefficients("weights", weights, len(trees))
 
-    def merge_leaves(pairs):
-        return (linear_leaf(x, weights=w, normalize=normalize) for _, x in pairs)
+    def leaf(stack):
+        return linear_leaf(stack, weights=weights, normalize=normalize)
 
-    return merge(merge_leaves, trees[0], trees, where)
+    return stacked(leaf, trees, where)
 
 
 def linear_leaf(
-    stack: Float[ArrayLike, " n *shape"],
+    stack: Float[Any, " n *shape"],
     *,
-    weights: Real[ArrayLike, " n"] | Sequence | None = None,
+    weights: Coefficients = None,
     normalize: bool = True,
-) -> Float[Array, "*shape"]:
+) -> Float[Any, "*shape"]:
     """One parameter of `linear`.
 
     merged = sum_i w_i stack_i / sum_i w_i
 
     Args:
-      stack: float[n, *shape], the parameter in all models.
+      stack: float[n, *shape], the parameter in all models; numpy's or jax's.
       weights: float[n], of any sign; None is the plain mean. May be traced.
       normalize: divide by the sum of the weights (static).
     Returns:
-      f32[*shape].
+      f32[*shape], numpy's unless an argument is jax's.
     Gradient: as `linear`.
     Cost: as `linear`.
     Raises: ValueError for weights that are not one a model.
     Source: as `linear`.
     Example:
-      >>> linear_leaf(jnp.array([[1.0, 0.0], [4.0, 3.0]]), weights=[2, 1])
-      Array([2., 1.], dtype=float32)
+      >>> import numpy as np
+      >>> linear_leaf(np.array([[1.0, 0.0], [4.0, 3.0]]), weights=[2, 1])
+      array([2., 1.])
     """
-    stack = at_least_f32(stack)
-    w = as_coefficients("weights", weights, stack.shape[0])
-    total = jnp.sum(along(w, stack) * stack, axis=0)
-    return total / jnp.sum(w) if normalize else total
+    xp = namespace(stack, weights)
+    stack = at_least_f32(xp, stack)
+    w = coefficients(xp, "weights", weights, stack)
+    total = xp.sum(along(w, stack) * stack, axis=0)
+    return total / xp.sum(w) if normalize else total

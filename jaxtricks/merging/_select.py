@@ -4,15 +4,17 @@ A threshold is found by bisection on the bits of the magnitudes, in 31 counts ov
 data: many times faster than a sort on a CPU, and sharded arrays stay where they are.
 """
 
+import functools
 from collections.abc import Sequence
 from math import prod
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, UInt
 
-from ._trees import along
+from ._namespace import along
 
 
 @jax.jit  # so that eager callers compile once a shape, not once a call
@@ -51,6 +53,45 @@ def keep_largest(
     ]
 
 
+@functools.partial(jax.jit, static_argnames="ranks")
+def smallest(x: Float[Array, "..."], ranks: tuple[int, ...]) -> list[Float[Array, ""]]:
+    """The entries that a sort would have at these places; no derivative."""
+    bits = lax.bitcast_convert_type(lax.stop_gradient(x), _unsigned(x))
+    width = bits.dtype.itemsize * 8
+    top = jnp.left_shift(jnp.ones((), bits.dtype), width - 1)
+    negative = bits >= top
+    order = jnp.where(negative, ~bits, bits | top)  # integers of the same order
+    found = []
+    for rank in ranks:
+        count = x.size - rank
+
+        def reached(floor, count=count):
+            return jnp.sum(order >= floor, dtype=jnp.int32) >= count
+
+        found.append(_largest(reached, jnp.zeros((), bits.dtype), width))
+    return [
+        lax.bitcast_convert_type(jnp.where(f >= top, f ^ top, ~f), x.dtype)
+        for f in found
+    ]
+
+
+def ranks(x: Float[Array, "*s"], axis: int) -> Int[Array, "*s"]:
+    """The place of each entry in order along the axis; the first one wins.
+
+    Here a sort it is, of which every device needs the whole axis.
+    """
+    x = lax.stop_gradient(x)
+    spec = jax.typeof(x).sharding.spec
+    if spec[axis] is None:
+        return _ranks(x, axis)
+    whole = P(*(None if i == axis else names for i, names in enumerate(spec)))
+    return jax.sharding.reshard(_ranks(jax.sharding.reshard(x, whole), axis), spec)
+
+
+def _ranks(x, axis):
+    return jnp.argsort(jnp.argsort(x, axis=axis, stable=True), axis=axis)
+
+
 def _largest(holds, zero, width):
     """The largest number of `width` bits for which the falling predicate holds."""
 
@@ -64,8 +105,11 @@ def _largest(holds, zero, width):
 
 def _magnitude(x: Float[Array, "*s"]) -> UInt[Array, "*s"]:
     """|x| as integers of the same order; no derivative."""
-    to = jnp.uint64 if x.dtype.itemsize == 8 else jnp.uint32
-    return lax.bitcast_convert_type(jnp.abs(lax.stop_gradient(x)), to)
+    return lax.bitcast_convert_type(jnp.abs(lax.stop_gradient(x)), _unsigned(x))
+
+
+def _unsigned(x: Float[Array, "*s"]) -> type:
+    return jnp.uint64 if x.dtype.itemsize == 8 else jnp.uint32
 
 
 def _count(masks: Sequence[Bool[Array, "n ..."]]) -> Int[Array, " n"]:

@@ -1,35 +1,43 @@
 """TIES: trim small changes, elect a sign, merge those that agree."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
-import jax.numpy as jnp
-from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, PyTree, Real, ScalarLike
+from jaxtyping import Float
 
-from .. import _safe as safe
-from .._check import between, one_of
-from .._mask import at_least_f32
-from ._select import keep_largest
-from ._trees import along, as_coefficients, merge
+from .._check import one_of
+from ._consensus import Divisor, Sign, combine
+from ._namespace import (
+    Coefficients,
+    Number,
+    Tree,
+    coefficients,
+    deltas,
+    namespace,
+    number,
+)
+from ._sparsify import keep, largest
+from ._trees import merge
 
 
 def ties(
-    base: PyTree,
-    trees: Sequence[PyTree],
+    base: Tree,
+    trees: Sequence[Tree],
     *,
-    weights: Real[ArrayLike, " n"] | Sequence | None = None,
-    density: ScalarLike | Float[ArrayLike, " n"] | Sequence = 0.2,
+    weights: Coefficients = None,
+    density: Number | Float[Any, " n"] | Sequence = 0.2,
     scope: Literal["tensor", "global"] = "tensor",
-    sign: Literal["total", "frequency"] = "total",
+    sign: Sign = "total",
     normalize: bool = True,
-    scale: ScalarLike = 1.0,
-    where: PyTree[bool] | None = None,
-) -> PyTree:
+    divisor: Divisor = "weights",
+    rescale: Literal["l1"] | None = None,
+    scale: Number = 1.0,
+    where: Tree | None = None,
+) -> Tree:
     """Merges fine-tunes of one base without letting their changes cancel.
 
-    t_i = w_i (tree_i - base), kept where largest; s = sign(sum_i t_i)
-    merged = base + scale sum_agreeing t_i / sum_agreeing w_i, agreeing: sign(t_i) = s
+    t_i = tree_i - base, kept where largest; s = sign(sum_i w_i t_i)
+    merged = base + scale sum w_i t_i / sum w_i, over those with sign(w_i t_i) = s
 
     Args:
       base: the pytree that all were fine-tuned from; it gives the result its dtypes and
@@ -42,7 +50,10 @@ def ties(
       scope: "tensor" trims each leaf, "global" each model as a whole.
       sign: "total" elects by the sum of changes, "frequency" by the count of signs; a
         draw is +.
-      normalize: divide by the sum of agreeing weights; False gives their sum (static).
+      normalize: divide by what agrees; False gives the sum of it (static).
+      divisor: "weights" elects by w_i t_i and divides by the sum of weights, "count"
+        elects by t_i and divides by how many agree (the authors', peft's).
+      rescale: "l1" gives what is kept the sum of magnitudes of all; None does not.
       scale: the paper's lambda. May be traced.
       where: prefix tree of bools, True merges (static).
     Returns:
@@ -55,106 +66,78 @@ def ties(
       entries to trim at once.
     Source: Yadav et al., "TIES-Merging: Resolving Interference When Merging Models",
       2023, arXiv:2306.01708, alg. 1. Differs: takes weights; trims per tensor unless
-      told (the authors: "global"); keeps exactly that many; a draw is + (the authors:
-      the sign that is elected more often).
+      told (the authors: "global", and one entry more); a draw is + (the authors: the
+      sign that is elected more often). As it is: mergekit's; peft's is "count", and
+      may keep none of a tensor (breadcrumbs with gamma=0 and consensus="ties").
     Example:
+      >>> import jax.numpy as jnp
       >>> a, b = jnp.array([3.0, 1.0, -2.0]), jnp.array([1.0, 0.0, 4.0])
       >>> ties(jnp.zeros(3), [a, b], density=0.7)  # drops 1 and 0, then -2
       Array([2., 0., 4.], dtype=float32)
     """
-    if not trees:
-        raise ValueError("trees: wanted at least one, came none")
     one_of("scope", scope, ("tensor", "global"))
-    w = as_coefficients("weights", weights, len(trees))
+
+    def elect(xp, x, mask):
+        w = coefficients(xp, "weights", weights, x)
+        kept = keep(xp, x, mask, rescale)
+        return combine(xp, kept, w, sign=sign, normalize=normalize, divisor=divisor)
 
     def merge_leaves(pairs):
         # What is trimmed together: all leaves, or each by itself.
         for group in [list(pairs)] if scope == "global" else ([pair] for pair in pairs):
-            kept = _trim([stack - leaf[None] for leaf, stack in group], density)
-            for (leaf, _), changes in zip(group, kept, strict=True):
-                yield leaf + scale * _elect(changes, w, sign, normalize)
+            xp = namespace(*group[0]) if group else None
+            changes = [stack - leaf[None] for leaf, stack in group]
+            masks = largest(xp, changes, density)
+            for (leaf, _), x, mask in zip(group, changes, masks, strict=True):
+                yield leaf + scale * elect(xp, x, mask)
 
     return merge(merge_leaves, base, trees, where)
 
 
 def ties_leaf(
-    stack: Float[ArrayLike, " n *shape"],
+    base: Float[Any, "*shape"],
+    stack: Float[Any, " n *shape"],
     *,
-    weights: Real[ArrayLike, " n"] | Sequence | None = None,
-    density: ScalarLike | Float[ArrayLike, " n"] | Sequence = 0.2,
-    sign: Literal["total", "frequency"] = "total",
+    weights: Coefficients = None,
+    density: Number | Float[Any, " n"] | Sequence = 0.2,
+    sign: Sign = "total",
     normalize: bool = True,
-) -> Float[Array, "*shape"]:
-    """The merged change of one parameter; `ties` without base and scale.
+    divisor: Divisor = "weights",
+    rescale: Literal["l1"] | None = None,
+    scale: Number = 1.0,
+) -> Float[Any, "*shape"]:
+    """One parameter of `ties`, trimmed by itself.
 
-    t_i = w_i stack_i, kept where largest; s = sign(sum_i t_i)
-    merged = sum_agreeing t_i / sum_agreeing w_i, agreeing: sign(t_i) = s
+    t_i = stack_i - base, kept where largest; s = sign(sum_i w_i t_i)
+    merged = base + scale sum w_i t_i / sum w_i, over those with sign(w_i t_i) = s
 
     Args:
-      stack: float[n, *shape], the changes of n models.
+      base: float[*shape], the parameter that all were fine-tuned from.
+      stack: float[n, *shape], the parameter in n models.
       weights: float[n]; None is all 1. May be traced.
       density: in [0, 1], one or float[n]; of every model floor(density * size) changes
         are kept, one at least unless it is 0. May be traced.
       sign: "total" elects by the sum of changes, "frequency" by the count of signs.
-      normalize: divide by the sum of agreeing weights (static).
+      normalize: divide by what agrees (static).
+      divisor: "weights" elects by w_i t_i and divides by the sum of weights, "count"
+        elects by t_i and divides by how many agree.
+      rescale: "l1" gives what is kept the sum of magnitudes of all.
+      scale: of the merged change. May be traced.
     Returns:
-      f32[*shape].
+      f32[*shape], numpy's unless an argument is jax's.
     Gradient: as `ties`.
-    Cost: as `ties`.
+    Cost: as `ties`; a partition in numpy.
     Raises: ValueError for weights or densities that are not one a model.
     Source: as `ties`.
     Example:
-      >>> ties_leaf(jnp.array([[3.0, 1.0, -2.0], [1.0, 0.0, 4.0]]), density=0.7)
-      Array([2., 0., 4.], dtype=float32)
+      >>> import numpy as np
+      >>> changed = np.float32([[3.0, 1.0, -2.0], [1.0, 0.0, 4.0]])
+      >>> ties_leaf(np.zeros(3), changed, density=0.7)
+      array([2., 0., 4.])
     """
-    stack = at_least_f32(stack)
-    w = as_coefficients("weights", weights, stack.shape[0])
-    (kept,) = _trim([stack], density)
-    return _elect(kept, w, sign, normalize)
-
-
-def _trim(stacks, density) -> list[Float[Array, "n ..."]]:
-    """Zero but at the largest entries of each model, over all stacks together."""
-    if not stacks:
-        return []
-    n, size = stacks[0].shape[0], sum(x[0].size for x in stacks)
-    if size >= 2**31:
-        raise ValueError(f"scope: can trim less than 2^31 entries at once, came {size}")
-    k = _how_many(density, size, n)
-    masks = keep_largest(stacks, k)
-    return [jnp.where(m, x, 0) for m, x in zip(masks, stacks, strict=True)]
-
-
-def _how_many(density, size: int, n: int) -> Int[Array, " n"]:
-    """floor(density * size) for each model, one at least; exact for Python numbers."""
-    between("density", density, 0, 1)
-    if isinstance(density, int | float):
-        one = min(size, int(density > 0))
-        return jnp.full(n, max(one, int(density * size)), jnp.int32)
-    if isinstance(density, list | tuple):
-        if len(density) != n:
-            raise ValueError(f"density: wanted one or {n}, came {len(density)}")
-        return jnp.concatenate([_how_many(d, size, 1) for d in density])
-    density = at_least_f32(density)
-    if density.shape not in ((), (n,)):
-        raise ValueError(f"density: wanted shape () or {(n,)}, came {density.shape}")
-    one = jnp.where(density > 0, min(size, 1), 0)
-    k = jnp.clip(jnp.floor(density * size), one, size).astype(jnp.int32)
-    return jnp.broadcast_to(k, (n,))
-
-
-def _elect(
-    kept: Float[Array, " n *shape"], weights: Float[Array, " n"], sign, normalize
-) -> Float[Array, "*shape"]:
-    """The weighted mean of the entries that have the elected sign."""
-    one_of("sign", sign, ("total", "frequency"))
-    w = along(weights, kept)
-    weighted = w * kept
-    votes = weighted if sign == "total" else jnp.sign(weighted)
-    positive = jnp.sum(votes, axis=0, keepdims=True) >= 0
-    agree = jnp.where(positive, weighted > 0, weighted < 0)
-    total = jnp.sum(jnp.where(agree, weighted, 0), axis=0)
-    if not normalize:
-        return total
-    share = jnp.sum(jnp.where(agree, w, 0), axis=0)
-    return total / safe.nonzero(share)
+    xp, base, changes = deltas(base, stack, weights, density, scale)
+    w = coefficients(xp, "weights", weights, changes)
+    (mask,) = largest(xp, [changes], density)
+    kept = keep(xp, changes, mask, rescale)
+    merged = combine(xp, kept, w, sign=sign, normalize=normalize, divisor=divisor)
+    return base + number(xp, scale, base) * merged

@@ -3,70 +3,70 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree, Real, Shaped
-
-from .._mask import at_least_f32
-from .._tree import check_alike, is_float
-
-Pair = tuple[Float[Array, "*shape"], Float[Array, " n *shape"]]
+from ._namespace import Tree
 
 
 def merge(
-    merge_leaves: Callable[[Iterator[Pair]], Iterable[Array]],
-    reference: PyTree,
-    trees: Sequence[PyTree],
-    where: PyTree[bool] | None,
+    merge_leaves: Callable[[Iterator[tuple]], Iterable[Any]],
+    reference: Tree,
+    trees: Sequence[Tree],
+    where: Tree | None,
     name: str = "trees",
-) -> PyTree:
+    *,
+    mask: Sequence[Tree] | None = None,
+) -> Tree:
     """The reference with its merged leaves replaced.
 
     merge_leaves gets pairs (leaf of the reference, that leaf of all trees stacked), in
     at least f32 and one at a time, and gives the merged leaves. A leaf that is no
     float, or that `where`, a prefix tree of bools, rules out, stays the reference's.
+    `mask`, a tree of bools for each of `trees`, makes triples of the pairs.
     """
-    for i, other in enumerate(trees):
-        check_alike(f"{name}[{i}]", other, reference)
+    import jax
+    import jax.numpy as jnp
+
+    from .._mask import at_least_f32
+    from .._tree import is_float
+    from ._beside import broadcast
+
+    if not trees:
+        raise ValueError(f"{name}: wanted at least one, came none")
+    if mask is not None and len(mask) != len(trees):
+        raise ValueError(f"mask: wanted {len(trees)} trees of bools, came {len(mask)}")
     leaves, treedef = jax.tree.flatten(reference)
-    wanted = [True] * len(leaves) if where is None else _spread(where, reference)
+    wanted = broadcast("where", True if where is None else where, reference)
     live = [i for i, leaf in enumerate(leaves) if wanted[i] and is_float(leaf)]
-    columns = list(zip(*map(jax.tree.leaves, trees), strict=True))
+    columns = _columns(name, trees, reference)
+    masks = None if mask is None else _columns("mask", mask, reference)
 
     def pair(i):
         stack = jnp.stack([at_least_f32(x) for x in columns[i]])
-        return at_least_f32(leaves[i]), stack
+        both = at_least_f32(leaves[i]), stack
+        return both if masks is None else (*both, jnp.stack(masks[i]))
 
     for i, leaf in zip(live, merge_leaves(map(pair, live)), strict=True):
         leaves[i] = leaf.astype(jnp.result_type(leaves[i]))
     return jax.tree.unflatten(treedef, leaves)
 
 
-def as_coefficients(
-    name: str, values: Sequence | Real[Any, "..."] | None, n: int
-) -> Float[Array, " n"]:
-    """One coefficient for each of n models, all 1 for None; or ValueError."""
-    if values is None:
-        return jnp.ones(n)
-    if isinstance(values, list | tuple):
-        values = jnp.stack([at_least_f32(v) for v in values]) if values else ()
-    values = at_least_f32(jnp.asarray(values))
-    if values.shape != (n,):
-        raise ValueError(f"{name}: wanted shape {(n,)}, came {values.shape}")
-    return values
+def stacked(leaf: Callable, trees: Sequence[Tree], where: Tree | None) -> Tree:
+    """`merge` by `leaf(stack)`; what is not merged is the first tree's."""
+    first = trees[0] if trees else None
+    return merge(lambda pairs: (leaf(x) for _, x in pairs), first, trees, where)
 
 
-def along(
-    values: Real[Array, " n"], stack: Shaped[Array, " n *shape"]
-) -> Real[Array, "..."]:
-    """[n] -> [n, 1, ...], to meet the stack."""
-    return jnp.reshape(values, (-1,) + (1,) * (stack.ndim - 1))
+def from_base(
+    leaf: Callable, base: Tree, trees: Sequence[Tree], where: Tree | None
+) -> Tree:
+    """`merge` by `leaf(base, stack)`; what is not merged is the base's."""
+    return merge(lambda pairs: (leaf(b, x) for b, x in pairs), base, trees, where)
 
 
-def _spread(where: PyTree[bool], reference: PyTree) -> list[bool]:
-    """A prefix tree of bools as one bool a leaf."""
-    try:
-        spread = jax.tree.broadcast(where, reference)
-    except ValueError as error:
-        raise ValueError(f"where: wanted a prefix tree of bools; {error}") from error
-    return [bool(on) for on in jax.tree.leaves(spread)]
+def _columns(name: str, trees: Sequence[Tree], reference: Tree) -> list[tuple]:
+    """For each leaf of the reference those of all trees."""
+    import jax
+
+    from .._tree import arranged
+
+    alike = [arranged(f"{name}[{i}]", x, reference) for i, x in enumerate(trees)]
+    return list(zip(*map(jax.tree.leaves, alike), strict=True))

@@ -6,6 +6,7 @@ be chained as one likes.
 """
 
 from ._adamp import adamp, scale_by_adamp
+from ._adamr import adamr, scale_by_adamr
 from ._cluster_de import Evolution, cluster_de, cluster_mutation
 from ._compressors import rand_k, scaled_sign, top_k
 from ._conjugate import Solution, conjugate_directions, scale_free_residual
@@ -28,6 +29,7 @@ __all__ = [
     "Solution",
     "TargetStep",
     "adamp",
+    "adamr",
     "cluster_de",
     "cluster_mutation",
     "conjugate_directions",
@@ -43,6 +45,7 @@ __all__ = [
     "normalize_by_error",
     "rand_k",
     "scale_by_adamp",
+    "scale_by_adamr",
     "scale_by_frugal",
     "scale_by_induced_metric",
     "scale_by_sgdp",

@@ -68,7 +68,7 @@ def _leaf(large=1.0, **kwargs):
     rest = {k: v for k, v in kwargs.items() if k in ("sign", "normalize")}
     stack = (large * _stack("b")).astype(np.float32)
     expect = oracle.ties(stack, weights, density, **rest).reshape(2, 4)
-    args = (stack.reshape(3, 2, 4),)
+    args = (np.zeros((2, 4), np.float32), stack.reshape(3, 2, 4))
     origin = "numpy f64 oracle of arXiv:2306.01708 alg. 1"
     return Golden(merging.ties_leaf, args, kwargs, expect, origin)
 
@@ -122,7 +122,8 @@ _CLOSE = np.array([[1.0, 1 + 1e-12, -1 - 2e-12, 1 - 1e-12, 1e-300]])
 
 def _close_in_f64(_):
     with jax.enable_x64(True):
-        return np.asarray(merging.ties_leaf(jnp.asarray(_CLOSE), density=0.4))
+        got = merging.ties_leaf(jnp.zeros(5), jnp.asarray(_CLOSE), density=0.4)
+        return np.asarray(got)
 
 
 ROWS = [
@@ -245,14 +246,14 @@ ROWS = [
     # Equal magnitudes: the first ones are kept, 3 of 7, and 9 of the 15 in both leaves.
     Golden(
         merging.ties_leaf,
-        (_EQUAL[:1],),
+        (0 * _EQUAL[0], _EQUAL[:1]),
         {"density": 0.5},
         [1, -1, 1, 0, 0, 0, 0],
         "by hand, arXiv:2306.01708",
     ),
     Golden(
         merging.ties_leaf,
-        (_EQUAL,),
+        (0 * _EQUAL[0], _EQUAL),
         {"density": (1.0, 0.5)},
         [-2, 2, -2, -1, 1, -1, 1],
         "by hand, arXiv:2306.01708",
@@ -267,7 +268,7 @@ ROWS = [
     ),
     Golden(
         merging.ties_leaf,
-        (_CLOSE.astype(np.float32),),
+        (np.zeros(5, np.float32), _CLOSE.astype(np.float32)),
         {"density": 0.4},
         [0, 1 + 1e-12, -1 - 2e-12, 0, 0],
         "by hand, arXiv:2306.01708",
