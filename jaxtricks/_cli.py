@@ -1,7 +1,8 @@
-"""The console script `jaxtricks`: what the library holds, without importing jax.
+"""The console script `jaxtricks`: what the library holds, and merges of files.
 
-Everything is read from the library's text by `catalogue`. Only the standard library is
-needed; on a terminal, rich draws the tables where it is installed.
+What it holds is read from the library's text by `catalogue`. Only the standard library
+is needed; on a terminal, rich draws the tables where it is installed. A merge of files
+needs numpy and PyYAML, and tensorstore for orbax, but never jax.
 """
 
 import argparse
@@ -24,6 +25,39 @@ examples:
   jaxtricks papers                    which function serves which paper
   jaxtricks papers --markdown         the same as a Markdown table
   jaxtricks papers --family sharpness
+  jaxtricks merge ties.yml out --dry-run    what a merge of files would do
+  jaxtricks average runs/train --last 5     the mean of the last checkpoints
+"""
+_MERGE = """\
+  jaxtricks merge ties.yml out              writes the folder out, whole or not at all
+  jaxtricks merge ties.yml --explain        where it is not what others do
+  jaxtricks merge ties.yml out --model base=/checkpoints/llama
+
+ties.yml, a recipe of mergekit's:
+  merge_method: ties
+  base_model: base
+  models:
+    - model: math              # a folder, a file, or in the Hugging Face cache
+      parameters: {weight: 0.6, density: 0.5}
+    - model: code
+      parameters:
+        weight: [0.2, 0.6]     # a gradient from the first layer to the last
+        density:
+          - {filter: mlp, value: 0.7}   # tensors with this in their names
+          - value: 0.4                  # all others
+  dtype: bfloat16              # of OUT; computed in f32 at least
+
+methods:
+  arcee_fusion, breadcrumbs, breadcrumbs_ties, dare_linear, dare_ties, della,
+  della_linear, karcher, linear, model_stock, multislerp, nearswap, nuslerp,
+  passthrough, ram, ramplus_tl, sce, slerp, task_arithmetic, ties
+
+Recipes may also have slices, modules, parameters of all models, out_dtype,
+tokenizer_source and chat_template, as mergekit's; a key that is unknown is an error.
+
+Reads safetensors (a file, or shards with an index), flax msgpack and orbax, never
+pickles. Streams tensor by tensor: --dry-run says the memory. OUT holds merge.json with
+the recipe, versions and the SHA-256 of the inputs. Status 2 and one line if it fails.
 """
 
 Row = tuple[str, ...]
@@ -35,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")  # an ASCII terminal prints ? for Greek
     try:
         try:
-            args = _parser().parse_args(argv)
-            args.run(args)
+            args = _parsed(_parser(), argv)
+            return args.run(args) or 0
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
@@ -45,10 +79,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _parsed(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> argparse.Namespace:
+    """The arguments; OUT may stand after a flag, too.
+
+    Of `merge CONFIG.yml --dry-run OUT`, Python 3.11 leaves OUT over.
+    """
+    args, more = parser.parse_known_args(argv)
+    if getattr(args, "out", "") is None and more and not more[0].startswith("-"):
+        args.out = more.pop(0)
+    if more:
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    return args
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "jaxtricks",
-        description="Looks up the training tricks that jaxtricks holds.",
+        description="Looks up the training tricks that jaxtricks holds; merges files.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -70,16 +119,95 @@ def _parser() -> argparse.ArgumentParser:
     papers.add_argument("--markdown", action="store_true", help="as Markdown")
     papers.add_argument("--family", metavar="F", help=_families())
     papers.set_defaults(run=_papers)
+    _merging(commands)
     return parser
 
 
-def _command(commands, name: str, what: str) -> argparse.ArgumentParser:
+def _merging(commands) -> None:
+    merge = _command(
+        commands,
+        "merge",
+        "checkpoints merged by a recipe of mergekit's",
+        "Merges checkpoints of any size by a recipe of mergekit's.",
+        _MERGE,
+    )
+    merge.add_argument("config", metavar="CONFIG.yml", help="the recipe")
+    merge.add_argument("out", nargs="?", metavar="OUT", help="the folder to make")
+    merge.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print what would be done to which tensors, and the memory it takes",
+    )
+    merge.add_argument(
+        "--explain",
+        action="store_true",
+        help="print where it differs from the papers and mergekit",
+    )
+    merge.add_argument(
+        "--model",
+        action="append",
+        metavar="NAME=PATH",
+        help="where a model of the recipe lies; may be repeated",
+    )
+    merge.add_argument(
+        "--tied",
+        action="append",
+        metavar="NAME=NAME",
+        help="the tensor that stands in where a model lacks the first",
+    )
+    merge.add_argument(
+        "--shard-size", default="5B", metavar="SIZE", help="5B (default), 500M, ..."
+    )
+    merge.add_argument("--seed", type=int, default=0, help="of random methods")
+    merge.set_defaults(run=lambda args: _files().merge(args))
+    average = _command(
+        commands,
+        "average",
+        "the mean of a run's last checkpoints",
+        "Averages the last checkpoints of a run, as LAWA does.",
+    )
+    average.add_argument("run_dir", metavar="RUN_DIR", help="of orbax checkpoints")
+    average.add_argument(
+        "out", nargs="?", metavar="OUT", help="default RUN_DIR/average"
+    )
+    average.add_argument("--last", type=int, default=5, metavar="N", help="how many")
+    average.add_argument("--weights", metavar="W,W,...", help="oldest first")
+    average.add_argument(
+        "--parts", metavar="NAME,...", help="what is averaged (params, batch_stats)"
+    )
+    average.add_argument(
+        "--rest", choices=("newest", "drop"), default="newest", help="what is not"
+    )
+    average.set_defaults(run=lambda args: _files().average(args))
+    for command, form in ((merge, "safetensors"), (average, "orbax")):
+        command.add_argument(
+            "--format", choices=("safetensors", "orbax"), default=form, help="of OUT"
+        )
+        command.add_argument(
+            "--workers",
+            type=int,
+            metavar="N",
+            help="tensors at once (cores, at most 4)",
+        )
+        command.add_argument("--overwrite", action="store_true", help="replace OUT")
+
+
+def _files():
+    """The commands on files, and numpy with them, only when one runs."""
+    from .merging.files import _command
+
+    return _command
+
+
+def _command(
+    commands, name: str, what: str, description: str = "", more: str = ""
+) -> argparse.ArgumentParser:
     lines = [x for x in _EXAMPLES.splitlines() if x.startswith(f"  jaxtricks {name}")]
     return commands.add_parser(
         name,
         help=what,
-        description=f"Prints {what}.",
-        epilog="\n".join(["examples:", *lines]),
+        description=description or f"Prints {what}.",
+        epilog="\n".join(["examples:", *lines, *more.splitlines()]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -132,9 +133,30 @@ def test_help_teaches_with_examples(capsys):
 
 def test_every_example_of_the_help_works(capsys):
     examples = re.findall(r"^  jaxtricks (.*?)(?:   .*)?$", _cli._EXAMPLES, re.M)
-    assert len(examples) == 7
+    assert len(examples) == 9
     for example in examples:
-        assert run(capsys, *example.split())
+        if example.split()[0] not in ("merge", "average"):  # tests/merging/files
+            assert run(capsys, *example.split())
+
+
+def test_the_help_of_merge_teaches_recipes(capsys, tmp_path):
+    from jaxtricks.merging.files import _recipe
+    from jaxtricks.merging.files._methods import METHODS
+
+    with pytest.raises(SystemExit):
+        _cli.main(["merge", "--help"])
+    out = capsys.readouterr().out
+    assert "--dry-run" in out
+    _, _, rest = out.partition("a recipe of mergekit's:\n")
+    recipe, _, rest = rest.partition("\n\nmethods:\n")
+    (tmp_path / "ties.yml").write_text(textwrap.dedent(recipe))
+    assert list(_recipe.read(tmp_path / "ties.yml").models()) == [
+        "base",
+        "math",
+        "code",
+    ]
+    methods = rest.partition("\n\n")[0].replace("\n", " ").split(",")
+    assert [m.strip() for m in methods] == sorted(METHODS)
 
 
 def test_version(capsys):
@@ -177,7 +199,10 @@ def test_in_a_pipe_rich_is_not_imported(capsys, monkeypatch):
     assert "losses.focal" in run(capsys, "list")
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["list"], ["show", "focal"], ["papers"]])
+@pytest.mark.parametrize(
+    "argv",
+    [["--help"], ["list"], ["show", "focal"], ["papers"], ["merge", "--help"]],
+)
 def test_nothing_heavy_is_imported(argv):
     code = f"""
 import sys
@@ -190,7 +215,7 @@ finally:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "focal" in done.stdout
+    assert ("linear" if "merge" in argv else "focal") in done.stdout
 
 
 @pytest.mark.parametrize("command", ["list", "papers", "show focal", "--help"])
