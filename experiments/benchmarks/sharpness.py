@@ -34,7 +34,7 @@ from rich.console import Console
 
 from jaxtricks import losses
 
-from .. import config, costs, files, models
+from .. import config, costs, models, pages
 from ..config import BadInput, Failed
 from ..sharpness import variants
 from ..sharpness.method import Method, Task, method
@@ -43,10 +43,7 @@ from ..small import network
 from ..small.tables import markdown
 
 OPTAX = "optax.contrib.sam, opaque"  # what `sam` is to be compared with
-BEGIN, END = (
-    f"<!-- python -m experiments.benchmarks.sharpness: {word} -->"
-    for word in ("begin", "end")
-)
+PROGRAM = "experiments.benchmarks.sharpness"
 PERIOD = 10  # updates in a lap: a multiple of LookSAM's 5
 CLASSES, EXAMPLES, RATE = 10, 1024, 0.01
 
@@ -357,21 +354,6 @@ def against_optax(laps: Sequence[dict[str, list[float]]]) -> str:
     )
 
 
-def insert(path: Path, text: str) -> None:
-    """Between the markers of a page, or at its end with them."""
-    whole = path.read_text() if path.exists() else ""
-    block = f"{BEGIN}\n\n{text}\n\n{END}"
-    if BEGIN in whole and END in whole:
-        before, rest = whole.split(BEGIN, 1)
-        after = rest.split(END, 1)[1]
-        whole = f"{before}{block}{after}"
-    elif BEGIN in whole or END in whole:
-        raise Failed(f"{path}: has one of its two markers alone: {BEGIN} {END}")
-    else:
-        whole = f"{whole.rstrip()}\n\n{block}\n".lstrip()
-    files.write(path, whole)
-
-
 def main(flags: Benchmark) -> None:
     console = Console(highlight=False)
     names = variants.chosen(flags.only, quick=False)[1:]
@@ -417,12 +399,12 @@ def main(flags: Benchmark) -> None:
     text = page(table, against_optax(laps), flags, params)
     console.print(f"\n{text}", soft_wrap=True, markup=False)
     if not flags.only:
-        insert(flags.docs, text)
+        pages.insert(flags.docs, PROGRAM, text)
         console.print(f"\nwritten to {flags.docs}")
 
 
 if __name__ == "__main__":
     try:
-        main(tyro.cli(Benchmark, prog="python -m experiments.benchmarks.sharpness"))
+        main(tyro.cli(Benchmark, prog=f"python -m {PROGRAM}"))
     except (BadInput, Failed) as error:
         raise SystemExit(f"error: {error}") from None

@@ -12,7 +12,6 @@ import optax
 import pytest
 
 from experiments.benchmarks import sharpness as benchmark
-from experiments.config import Failed
 from experiments.sharpness import config, data, flatness, report, training, variants
 from experiments.sharpness.__main__ import main
 from experiments.sharpness.variants import BASE
@@ -402,19 +401,3 @@ def test_the_interval_of_a_median():
     assert benchmark.interval([*map(float, range(1, 11))]) == (5.5, 2, 9)
     assert benchmark.interval([3.0]) == (3, 3, 3)
     assert benchmark.interval([1.0, 2.0, 3.0, 4.0, 5.0]) == (3, 1, 5)
-
-
-def test_the_page_between_its_markers(tmp_path):
-    path = tmp_path / "page.md"
-    path.write_text("# Title\n\nText.\n")
-    benchmark.insert(path, "one")
-    assert path.read_text().startswith("# Title\n\nText.\n\n<!--")
-    path.write_text(path.read_text() + "\nMore.\n")
-    benchmark.insert(path, "two")
-    text = path.read_text()
-    assert "one" not in text
-    assert text.count(benchmark.BEGIN) == text.count(benchmark.END) == 1
-    assert text.endswith(f"two\n\n{benchmark.END}\n\nMore.\n")
-    path.write_text(f"a {benchmark.END}")
-    with pytest.raises(Failed, match="one of its two markers"):
-        benchmark.insert(path, "three")
