@@ -109,7 +109,7 @@ def darex(work: Work, task: Task, density: float = 0.1) -> PyTree:
         few = merging.darex_q(
             work.base, tree, density=density, q=each, key=own, where=kernels
         )
-        pruned.append(jax.tree.map(lambda on, a, b: a if on else b, kernels, few, tree))
+        pruned.append(few)
     return merging.task_arithmetic(work.base, pruned)
 
 
