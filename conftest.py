@@ -44,9 +44,15 @@ ONCE = {
 }
 
 
+# Programs that compose those, on the ground that `experiments.train` tests twice.
+PROGRAMS = {"test_longtail", "test_merge_domains", "test_rebasin", "test_sharpness"}
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Tests of these families by themselves run on one interpreter."""
+    """Tests of these families by themselves, and of these programs, run once."""
     for item in items:
-        if item.path.parent.name in ONCE and item.path.parent.parent.name == "tests":
+        folder = item.path.parent
+        family = folder.name in ONCE and folder.parent.name == "tests"
+        if family or (folder.name == "experiments" and item.path.stem in PROGRAMS):
             item.add_marker(pytest.mark.slow)
