@@ -88,6 +88,7 @@ GIVEN: dict[str, Callable] = {
     "examples": lambda _: 12,
     "head": lambda _: {"b": True, "w": False},
     "key": lambda _: jax.random.key(0),
+    "pretrained": lambda _: start(),
     "rank": lambda _: 1,
     "tx": optax.sgd,
 }
