@@ -41,6 +41,19 @@ def promote(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: at_least_f32(x) if is_float(x) else x, tree)
 
 
+def floats(tree: PyTree) -> tuple[list, Callable[[list], PyTree]]:
+    """The float leaves, and what makes a tree of others in their place."""
+    leaves, structure = jax.tree.flatten(tree)
+    places = [i for i, leaf in enumerate(leaves) if is_float(leaf)]
+
+    def join(parts: list) -> PyTree:
+        filled = dict(zip(places, parts, strict=True))
+        whole = [filled.get(i, leaf) for i, leaf in enumerate(leaves)]
+        return jax.tree.unflatten(structure, whole)
+
+    return [leaves[i] for i in places], join
+
+
 def dot(a: PyTree, b: PyTree) -> Float[Array, ""]:
     """The inner product over all float leaves, in at least f32."""
     parts = [
@@ -101,6 +114,27 @@ def check_alike(name: str, tree: PyTree, reference: PyTree) -> None:
             wrong.append(f"{path} has shape {came}, wanted {wanted}")
     if wrong:
         raise ValueError(f"{name}: " + "; ".join(wrong))
+
+
+def check_floats(name: str, tree: PyTree) -> None:
+    """ValueError, with the path, unless all leaves are floats."""
+    for path, leaf in paths(tree).items():
+        if not is_float(leaf):
+            at = f" at {path}" if path else ""
+            raise ValueError(f"{name}: wanted floats, came {jnp.result_type(leaf)}{at}")
+
+
+def check_scalar(name: str, value: Any) -> None:
+    """ValueError unless a result is one float."""
+    one = jax.tree.structure(value) == jax.tree.structure(0) and jnp.shape(value) == ()
+    if not (one and jnp.issubdtype(jnp.result_type(value), jnp.floating)):
+        came = jax.tree.map(described, value)
+        raise ValueError(f"{name}: wanted float[], came {came}")
+
+
+def described(leaf: Any) -> str:
+    """As in f32[2, 3]."""
+    return f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}"
 
 
 def arranged(name: str, tree: PyTree, reference: PyTree) -> PyTree:
