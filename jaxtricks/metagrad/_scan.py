@@ -5,7 +5,6 @@ blocks under `jax.checkpoint`: only the carries at the borders of the blocks und
 are stored, and the backward pass runs a block again, from its border, on its way.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,12 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import PyTree
 
+from .. import _tree as tree
 from .._check import at_least, one_of
-
-POLICIES = ("none", "step", "sqrt", "replay")
-DEPTH = 6  # levels of nesting; more compile for longer than they save
+from ._blocks import POLICIES, cut, width
+from ._costs import chosen, count
 
 
 def scan(
@@ -31,6 +31,7 @@ def scan(
     unroll: int | bool = 1,
     policy: str = "replay",
     branching: int = 4,
+    budget_mb: float | int | None = None,
 ) -> tuple[PyTree, PyTree]:
     """`lax.scan` whose gradient stores O(log T) carries; to differentiate training.
 
@@ -45,20 +46,27 @@ def scan(
       reverse: run from the last x to the first.
       unroll: how many steps an iteration of the innermost loop holds.
       policy: what a gradient stores: "none", all that T steps compute (`lax.scan`);
-        "step", T carries; "sqrt", 2 sqrt(T) carries; "replay", k log_k(T) carries. The
-        last three add what one step computes.
+        "step", T carries; "sqrt", 2 sqrt(T) carries; "replay", k log_k(T) carries;
+        "offload", T carries in the host's memory. All but the first add what one step
+        computes. A CPU's memory is the host's: there "offload" is "step".
       branching: k >= 2, the parts that "replay" cuts a block into. It takes up to
         2k - 1 where that leaves fewer odd steps, and more where T is so long (above
         2 k^6) that more than 6 levels would be nested.
+      budget_mb: in place of policy and branching, the megabytes (10^6) that a gradient
+        may take: of "none", "step" and "replay" with any k, what runs the fewest steps.
+        Sizes are those of `plan`: estimates.
     Returns:
       (carry_T, ys), those of `lax.scan`.
     Gradient: exact in init, xs and all that step closes over, at any order and in both
-      modes. Forward over reverse stores twice as much; reverse over reverse, a few
-      times as much for "step" and "replay" and O(T) for "sqrt".
+      modes; but for "offload" in reverse over reverse, which jax has no rule for.
+      Forward over reverse stores twice as much; reverse over reverse, a few times as
+      much for "step" and "replay" and O(T) for "sqrt".
     Cost: nothing without a gradient. In one, a step runs once forward and once for each
-      level: 2 T steps for "step", 3 T for "sqrt", (1 + log_k T) T for "replay".
-    Raises: ValueError for an unknown policy or branching < 2. Lengths that disagree, or
-      a step that changes the carry's type, raise what `lax.scan` raises.
+      level: 2 T steps for "step" and "offload", 3 T for "sqrt", (1 + log_k T) T for
+      "replay". `plan` tells it all before.
+    Raises: ValueError for an unknown policy, branching < 2, or a budget that nothing
+      keeps, with the least that is possible. Lengths that disagree, or a step that
+      changes the carry's type, raise what `lax.scan` raises.
     Source: Engstrom et al., "Optimizing ML Training with Metagradient Descent", 2025,
       arXiv:2503.13751, REPLAY. Differs: scans nested when compiling take the
       place of a tree of states walked lazily; any step, not only an optimizer's.
@@ -71,33 +79,57 @@ def scan(
     one_of("policy", policy, POLICIES)
     at_least("branching", branching, 2)
     plain = partial(lax.scan, length=length, reverse=reverse, unroll=unroll)
+    if policy != "none" or budget_mb is not None:
+        jax.eval_shape(partial(plain, step), init, xs)  # lax.scan's checks and messages
+    if budget_mb is not None:
+        policy, branching = chosen(budget_mb, step, init, xs, length)
     if policy == "none":
         return plain(step, init, xs)
-    jax.eval_shape(partial(plain, step), init, xs)  # lax.scan's own checks and messages
-    steps = length if length is not None else jax.tree.leaves(xs)[0].shape[0]
-    root = math.ceil(math.sqrt(steps))
-    width = {"step": steps, "sqrt": root, "replay": branching}[policy]
-    while 2 * width**DEPTH <= steps:
-        width += 1
-    return _nested(step, init, xs, steps, max(width, 2), reverse, unroll)
+    if policy == "offload":
+        return plain(_offloaded(step), init, xs)
+    steps = count(xs, length)
+    parts = width(policy, branching, steps)
+    return _nested(step, init, xs, steps, parts, reverse, unroll)
 
 
-def _nested(step, init, xs, steps, width, reverse, unroll):
-    """A scan over `width` blocks or a few more, each nested likewise; then odd steps.
+def _offloaded(step):
+    """A step whose carry waits for its gradient in the host's memory.
+
+    A name is what policies of `jax.checkpoint` know a value by; the integers and keys
+    of a carry are small and stay.
+    """
+    policy = jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=["carry"],
+        offload_src="device",
+        offload_dst="pinned_host",
+    )
+
+    def named(carry, x):
+        def name(c):
+            return checkpoint_name(c, "carry") if tree.is_float(c) else c
+
+        return step(jax.tree.map(name, carry), x)
+
+    return jax.checkpoint(named, policy=policy, prevent_cse=False)
+
+
+def _nested(step, init, xs, steps, parts, reverse, unroll):
+    """A scan over `parts` blocks or a few more, each nested likewise; then odd steps.
 
     A block stores the carries between its parts, and only while it is differentiated.
     """
     from_inputs = partial(jax.checkpoint, prevent_cse=False)  # scan keeps passes apart
-    if steps < 2 * width:
+    found = cut(steps, parts)
+    if found is None:
         return lax.scan(
             from_inputs(step), init, xs, length=steps, reverse=reverse, unroll=unroll
         )
-    blocks = min(range(width, 2 * width), key=lambda n: steps % n)
-    size, odd = divmod(steps, blocks)
+    blocks, size, odd = found
 
     @from_inputs
     def block(carry, xs):
-        return _nested(step, carry, xs, size, width, reverse, unroll)
+        return _nested(step, carry, xs, size, parts, reverse, unroll)
 
     main, rest = slice(steps - odd), slice(steps - odd, None)
     if reverse:
@@ -109,5 +141,5 @@ def _nested(step, init, xs, steps, width, reverse, unroll):
         return carry, ys
     xs = jax.tree.map(lambda x: x[rest], xs)
     carry, odd_ys = _nested(step, carry, xs, odd, steps, reverse, unroll)
-    parts = (odd_ys, ys) if reverse else (ys, odd_ys)
-    return carry, jax.tree.map(lambda *y: jnp.concatenate(y), *parts)
+    both = (odd_ys, ys) if reverse else (ys, odd_ys)
+    return carry, jax.tree.map(lambda *y: jnp.concatenate(y), *both)
