@@ -1,12 +1,12 @@
 """Which optimizers can be differentiated through: all of them against differences.
 
 `python -m experiments.benchmarks.differentiability` trains a small softmax regression
-for a few steps with every optimizer of optax, optax.contrib, jaxtricks.optimizers and
-jaxtricks.sharpness, in float64. It differentiates the loss afterwards by the logarithms
-of the examples' weights (along one direction) and of the learning rate, and compares
-with central finite differences: as the optimizer stands, and inside
-`optimizers.differentiable`; on generic data, and with one column of inputs that is
-zero, so that a row of weights has a gradient of exactly zero. It writes
+for a few steps with every optimizer of optax, optax.contrib, jaxtricks.optimizers,
+jaxtricks.sharpness and jaxtricks.metagrad, in float64. It differentiates the loss
+afterwards by the logarithms of the examples' weights (along one direction) and of the
+learning rate, and compares with central finite differences: as the optimizer stands,
+and inside `optimizers.differentiable`; on generic data, and with one column of inputs
+that is zero, so that a row of weights has a gradient of exactly zero. It writes
 docs/differentiability.md, or prints the lines of the optimizers named by `--only`.
 """
 
@@ -27,7 +27,7 @@ import numpy as np
 import optax
 import tyro
 
-from jaxtricks import optimizers
+from jaxtricks import metagrad, optimizers
 from jaxtricks.optimizers import differentiable
 
 
@@ -46,7 +46,13 @@ class Config:
 
 
 COMMAND = "python -m experiments.benchmarks.differentiability"
-FAMILIES = ("optax", "optax.contrib", "jaxtricks.optimizers", "jaxtricks.sharpness")
+FAMILIES = (
+    "optax",
+    "optax.contrib",
+    "jaxtricks.optimizers",
+    "jaxtricks.sharpness",
+    "jaxtricks.metagrad",
+)
 RATE = 0.1
 STEPS = 1e-5, 1e-3  # of the differences; galore computes in f32, which 1e-5 shows
 ENOUGH, ROUNDING = 1e-3, 1e-9  # a relative and an absolute error that are none
@@ -79,6 +85,14 @@ MADE: dict[str, Callable] = {
     "jaxtricks.optimizers.frugal": lambda rate: optimizers.frugal(
         rate, key=jax.random.key(0)
     ),
+    "jaxtricks.metagrad.learned_optimizer": lambda rate: metagrad.learned_optimizer(
+        metagrad.init_learned_optimizer(key=jax.random.key(0)), step_mult=rate
+    ),
+    "jaxtricks.metagrad.velo": lambda rate: metagrad.velo(
+        metagrad.init_velo(key=jax.random.key(0), lstm=4, bank=2),
+        total_steps=20,
+        step_mult=rate,
+    ),
 }
 # What others take that has no default, and a key, by name, for a learning rate.
 GIVEN: dict[str, Callable] = {
@@ -90,6 +104,7 @@ GIVEN: dict[str, Callable] = {
     "key": lambda _: jax.random.key(0),
     "pretrained": lambda _: start(),
     "rank": lambda _: 1,
+    "roles": lambda _: {"b": "bias", "w": "hidden"},
     "tx": optax.sgd,
 }
 WRAPPED = {"base_optimizer", "tx"}
@@ -209,7 +224,14 @@ def losses(params, x, y):
     return optax.softmax_cross_entropy_with_integer_labels(logits, y)
 
 
-def trained(name: str, wrap: Callable, steps: int, theta: Theta, data: tuple):
+def trained(
+    name: str,
+    wrap: Callable,
+    steps: int,
+    theta: Theta,
+    data: tuple,
+    scan: Callable = jax.lax.scan,
+):
     """The validation loss after training with wrap(the optimizer)."""
     x, y, valid, valid_y = data
     batch = x, y, jnp.exp(theta.weights)
@@ -249,7 +271,7 @@ def trained(name: str, wrap: Callable, steps: int, theta: Theta, data: tuple):
         return (optax.apply_updates(params, updates), state), None
 
     params = start()
-    (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), length=steps)
+    (params, _), _ = scan(step, (params, tx.init(params)), length=steps)
     return jnp.mean(losses(params, valid, valid_y))
 
 
