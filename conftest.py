@@ -36,6 +36,7 @@ ONCE = {
     "calibration",
     "losses",
     "merging",
+    "metagrad",
     "optimizers",
     "regularization",
     "schedules",
@@ -45,14 +46,28 @@ ONCE = {
 
 
 # Programs that compose those, on the ground that `experiments.train` tests twice.
-PROGRAMS = {"test_longtail", "test_merge_domains", "test_rebasin", "test_sharpness"}
+PROGRAMS = {
+    "test_learned_optimizers",
+    "test_lm_config",
+    "test_longtail",
+    "test_magic",
+    "test_maml",
+    "test_merge_domains",
+    "test_metagrad_recipes",
+    "test_mgd",
+    "test_pmap",
+    "test_rebasin",
+    "test_sharpness",
+    "test_tricks",
+}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Tests of these families by themselves, and of these programs, run once."""
+    """These families by themselves, their products and these programs run once."""
     for item in items:
         folder = item.path.parent
         family = folder.name in ONCE and folder.parent.name == "tests"
-        if family or (folder.name == "experiments" and item.path.stem in PROGRAMS):
+        program = folder.name == "experiments" and item.path.stem in PROGRAMS
+        if family or program or item.path.stem == "test_products":
             item.add_marker(pytest.mark.slow)
