@@ -1,12 +1,11 @@
 """The flags, and which tricks are trained when none is named."""
 
-import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..config import BadInput, flag, read
+from ..config import BadInput
+from ..small import flags
 
 # What is central to the literature; hyperparameters stand where the source has no
 # default, or where another value is another known trick.
@@ -129,18 +128,8 @@ BOUNDS = {
 
 def parse(argv: list[str]) -> Longtail:
     """The checked config; `--help` prints and leaves."""
-    config = read(Longtail, argv, "python -m experiments.longtail")
-    for wanted, (holds, names) in BOUNDS.items():
-        for name in names.split():
-            came = getattr(config, name)
-            for x in came if isinstance(came, tuple) else (came,):
-                if not math.isfinite(x) or not holds(x):
-                    raise BadInput(f"{flag(name)}: wanted {wanted}, came {x}")
-    if len(set(config.noise)) < len(config.noise):
-        raise BadInput("--noise: the same setting came twice")
+    config = flags.parse(Longtail, argv, "experiments.longtail", BOUNDS)
+    flags.distinct(config, "noise")
     if config.full and config.tricks:
         raise BadInput("--full trains all tricks, --tricks names some: take one")
-    if not re.fullmatch(r"\w[\w.-]*", config.name):
-        said = f"wanted letters, digits, . _ -, came {config.name!r}"
-        raise BadInput(f"--name: {said}")
     return config

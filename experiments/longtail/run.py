@@ -3,9 +3,7 @@
 What is measured of a trick is one file, so that a killed run loses one trick at most.
 """
 
-import json
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from rich.console import Console
 from .. import files, runs
 from ..config import Failed
 from ..small import sets
+from ..small.kept import once
 from ..small.sets import Images
 from ..small.tables import percent
 from ..sweep.board import Board
@@ -77,18 +76,15 @@ def measured(
     board: Board,
 ) -> dict:
     """What the file holds, after training if it is not there."""
-    if path.exists():
-        board.skip()
-        return json.loads(path.read_text())
-    board.show(name)
-    began = time.perf_counter()
-    drawn = sets.draw(data, sizes, noise=noise, seeds=flags.seeds, seed=flags.seed)
-    found = {"trick": name, **training.run(train, data, drawn, noise, flags)}
-    path.parent.mkdir(exist_ok=True)
-    files.write_json(path, found)
-    balanced = percent(report.row(name, found).balanced)
-    board.done(f"{name}  {balanced}", time.perf_counter() - began)
-    return files.plain(found)
+
+    def trained() -> dict:
+        drawn = sets.draw(data, sizes, noise=noise, seeds=flags.seeds, seed=flags.seed)
+        return {"trick": name, **training.run(train, data, drawn, noise, flags)}
+
+    def brief(found: dict) -> str:
+        return percent(report.row(name, found).balanced)
+
+    return once(path, name, trained, board, brief)
 
 
 def check(reached: Row, flags: Longtail) -> None:

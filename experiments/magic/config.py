@@ -1,12 +1,10 @@
 """The flags, and what they may be."""
 
-import dataclasses
-import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import BadInput, flag, read
+from ..config import BadInput
+from ..small import flags
 
 TRAINERS = ("smooth", "unsmooth")
 METHODS = ("magic", "influence function", "trak", "gradient product")
@@ -113,23 +111,12 @@ QUICK = {
 
 def parse(argv: list[str]) -> Magic:
     """The checked config; `--help` prints and leaves."""
-    config = read(Magic, argv, "python -m experiments.magic")
-    if config.quick:
-        usual = {field.name: field.default for field in dataclasses.fields(Magic)}
-        short = {k: v for k, v in QUICK.items() if getattr(config, k) == usual[k]}
-        config = dataclasses.replace(config, **short)
-    for wanted, (holds, names) in BOUNDS.items():
-        for name in names.split():
-            came = getattr(config, name)
-            for x in came if isinstance(came, tuple) else (came,):
-                if not math.isfinite(x) or not holds(x):
-                    raise BadInput(f"{flag(name)}: wanted {wanted}, came {x}")
+    config = flags.parse(Magic, argv, "experiments.magic", BOUNDS, QUICK)
     if not config.drop:
         raise BadInput("--drop: wanted one part or more, came none")
     if not config.dampings:
         raise BadInput("--dampings: wanted one or more, came none")
-    if len(set(config.drop)) < len(config.drop):
-        raise BadInput("--drop: the same one came twice")
+    flags.distinct(config, "drop")
     images = 10 * config.per_class
     for part in config.drop:
         if not 1 <= round(part * images) < images:
@@ -137,7 +124,4 @@ def parse(argv: list[str]) -> Magic:
     if config.batch_size > images:
         said = f"wanted at most the {images} images, came {config.batch_size}"
         raise BadInput(f"--batch-size: {said}")
-    if not re.fullmatch(r"\w[\w.-]*", config.name):
-        said = f"wanted letters, digits, . _ -, came {config.name!r}"
-        raise BadInput(f"--name: {said}")
     return config

@@ -2,14 +2,13 @@
 
 import csv
 import io
-import json
 import math
 import statistics
 from collections.abc import Callable
 from pathlib import Path
 
 from .. import files, pages, runs
-from ..config import BadInput
+from ..small.kept import results
 from ..small.tables import markdown, percent
 from .config import METHODS, TRAINERS, Magic
 
@@ -160,13 +159,7 @@ def publish(
 
 def replot(path: Path, save: bool = False, page: Path = PAGE) -> None:
     """From a results.json to the table and the picture beside it; and on the page."""
-    try:
-        kept = json.loads(path.read_text())
-        _ = table(kept), trainers(kept), verdict(kept), explain(kept)
-    except OSError as error:
-        raise BadInput(f"--replot: cannot read {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-        raise BadInput(f"--replot: {path} is no results.json of this program") from None
+    kept = results(path, markdown_of)
     publish(kept, path.parent, print, save=save, page=page)
 
 

@@ -3,8 +3,6 @@
 A killed run loses one trainer's one seed at most.
 """
 
-import json
-import time
 from functools import partial
 
 import jax
@@ -16,6 +14,7 @@ from jaxtricks import metagrad
 
 from .. import files
 from ..small import sets, smooth
+from ..small.kept import once
 from ..sweep.board import Board
 from . import baselines, report, training
 from .config import METHODS, TRAINERS, Magic
@@ -39,14 +38,14 @@ def run(flags: Magic) -> None:
         results, checks = {}, {}
         for name in TRAINERS:
             checks[name] = kept(
-                flags, board, f"{name} check", lambda n=name: checked(n, flags, data)
+                flags, board, f"{name} check", partial(checked, name, flags, data)
             )
             results[name] = [
                 kept(
                     flags,
                     board,
                     f"{name} {seed}",
-                    lambda n=name, s=seed: attributed(n, flags, data, s),
+                    partial(attributed, name, flags, data, seed),
                 )
                 for seed in seeds
             ]
@@ -58,15 +57,7 @@ def run(flags: Magic) -> None:
 def kept(flags: Magic, board: Board, what: str, measure) -> dict:
     """What the file holds, after measuring if it is not there."""
     path = flags.home / f"{what.replace(' ', '-')}.json"
-    if path.exists():
-        board.skip()
-        return json.loads(path.read_text())
-    board.show(what)
-    began = time.perf_counter()
-    found = files.plain(measure())
-    files.write_json(path, found)
-    board.done(f"{what}  {report.brief(found)}", time.perf_counter() - began)
-    return found
+    return once(path, what, measure, board, report.brief)
 
 
 def attributed(name: str, flags: Magic, data: sets.Images, seed: int) -> dict:

@@ -1,12 +1,10 @@
 """The flags, and what they may be."""
 
-import dataclasses
-import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import BadInput, flag, read
+from ..config import BadInput
+from ..small import flags
 
 METHODS = ("maml", "fomaml", "joint", "random")
 PROBLEMS = ("sinusoid", "digits")
@@ -104,25 +102,18 @@ BOUNDS = {
     "<= 50": (lambda x: x <= 50, "digits_shots"),
     "< 2^31": (lambda x: x < 2**31, "seed"),
 }
-QUICK = {"iterations": 2000, "digits_iterations": 200, "seeds": 1, "tasks": 100}
+QUICK = {
+    "iterations": 2000,
+    "digits_iterations": 200,
+    "seeds": 1,
+    "tasks": 100,
+    "name": "maml-quick",
+}
 
 
 def parse(argv: list[str]) -> Maml:
     """The checked config; `--help` prints and leaves."""
-    config = read(Maml, argv, "python -m experiments.maml")
-    if config.quick:
-        usual = {field.name: field.default for field in dataclasses.fields(Maml)}
-        short = dict(QUICK, name="maml-quick")
-        kept = {k: v for k, v in short.items() if getattr(config, k) == usual[k]}
-        config = dataclasses.replace(config, **kept)
-    for wanted, (holds, names) in BOUNDS.items():
-        for name in names.split():
-            came = getattr(config, name)
-            if not math.isfinite(came) or not holds(came):
-                raise BadInput(f"{flag(name)}: wanted {wanted}, came {came}")
+    config = flags.parse(Maml, argv, "experiments.maml", BOUNDS, QUICK)
     if config.save and not config.replot:
         raise BadInput("--save: wanted with --replot, came alone")
-    if not re.fullmatch(r"\w[\w.-]*", config.name):
-        said = f"wanted letters, digits, . _ -, came {config.name!r}"
-        raise BadInput(f"--name: {said}")
     return config

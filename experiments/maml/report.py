@@ -1,6 +1,5 @@
 """The result: a table for each problem, what it shows, and files to read."""
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import files, pages, runs
-from ..config import BadInput
+from ..small.kept import results
 from ..small.tables import markdown
 from .config import METHODS, Maml
 
@@ -130,15 +129,14 @@ def publish(kept: dict, home: Path, say: Callable[[str], None]) -> None:
     say(f"table.md, picture.png and results.json are in {home}.")
 
 
+def look(kept: dict) -> None:
+    """Finds all that is shown, or fails."""
+    _ = markdown_of(kept), kept["problems"]["sinusoid"]["maml"]["fit"]
+
+
 def replot(path: Path, save: bool = False, page: Path = PAGE) -> None:
     """From a results.json to the table and the picture beside it; and on the page."""
-    try:
-        kept = json.loads(path.read_text())
-        _ = markdown_of(kept), kept["problems"]["sinusoid"]["maml"]["fit"]
-    except OSError as error:
-        raise BadInput(f"--replot: cannot read {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-        raise BadInput(f"--replot: {path} is no results.json of this program") from None
+    kept = results(path, look)
     publish(kept, path.parent, print)
     if save:
         from .picture import picture

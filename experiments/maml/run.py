@@ -1,12 +1,11 @@
 """Every initialisation in turn, on every problem; what is measured is kept in files."""
 
-import json
-import time
-from typing import Any
+from functools import partial
 
 from rich.console import Console
 
 from .. import files
+from ..small.kept import once
 from ..sweep.board import Board
 from . import report, training
 from .config import METHODS, Maml
@@ -43,13 +42,9 @@ def run(flags: Maml) -> None:
 def learnt(name: str, flags: Maml, board: Board, method, of, measure) -> dict:
     """What the file holds, after training if it is not there."""
     path = flags.home / f"{name.replace(' ', '-')}.json"
-    if path.exists():
-        board.skip()
-        return json.loads(path.read_text())
-    board.show(name)
-    began = time.perf_counter()
-    show = lambda said: board.show(f"{name}: {said}")  # noqa: E731
-    found: Any = files.plain(training.run(method, of, flags, measure, show))
-    files.write_json(path, found)
-    board.done(name, time.perf_counter() - began)
-    return found
+
+    def show(said: str) -> None:
+        board.show(f"{name}: {said}")
+
+    train = partial(training.run, method, of, flags, measure, show)
+    return once(path, name, train, board)

@@ -1,12 +1,10 @@
 """The flags, and what they may be."""
 
-import dataclasses
-import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import BadInput, flag, read
+from ..config import BadInput
+from ..small import flags
 
 
 @dataclass(frozen=True)
@@ -119,32 +117,13 @@ QUICK = {
 
 def parse(argv: list[str]) -> Domains:
     """The checked config; `--help` prints and leaves."""
-    config = read(Domains, argv, "python -m experiments.merge_domains")
-    if config.quick:
-        config = _quick(config)
-    for wanted, (holds, names) in BOUNDS.items():
-        for name in names.split():
-            came = getattr(config, name)
-            for x in came if isinstance(came, tuple) else (came,):
-                if not math.isfinite(x) or not holds(x):
-                    raise BadInput(f"{flag(name)}: wanted {wanted}, came {x}")
+    config = flags.parse(Domains, argv, "experiments.merge_domains", BOUNDS, QUICK)
     if not config.scales:
         raise BadInput("--scales: wanted one or more, came none")
-    if len(set(config.scales)) < len(config.scales):
-        raise BadInput("--scales: the same one came twice")
+    flags.distinct(config, "scales")
     if config.d_model % (2 * config.heads):
         wanted = f"a multiple of twice --heads, {2 * config.heads}"
         raise BadInput(f"--d-model: wanted {wanted}, came {config.d_model}")
     if config.save and not config.replot:
         raise BadInput("--save: wanted with --replot, came alone")
-    if not re.fullmatch(r"\w[\w.-]*", config.name):
-        said = f"wanted letters, digits, . _ -, came {config.name!r}"
-        raise BadInput(f"--name: {said}")
     return config
-
-
-def _quick(config: Domains) -> Domains:
-    """What was not asked for otherwise."""
-    usual = {field.name: field.default for field in dataclasses.fields(Domains)}
-    kept = {k: v for k, v in QUICK.items() if getattr(config, k) == usual[k]}
-    return dataclasses.replace(config, **kept)

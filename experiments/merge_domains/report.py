@@ -2,14 +2,13 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from .. import files, pages, runs
-from ..config import BadInput
+from ..small.kept import results
 from ..small.tables import markdown
 from .config import Domains
 from .methods import PLAIN, TABLE, without_settings
@@ -220,13 +219,7 @@ def publish(kept: dict, home: Path, say: Callable[[str], None]) -> None:
 
 def replot(path: Path, save: bool = False, page: Path = PAGE) -> None:
     """From a results.json to the table and the picture beside it; and on the page."""
-    try:
-        kept = json.loads(path.read_text())
-        _ = markdown_of(kept), spreadsheet(kept)
-    except OSError as error:
-        raise BadInput(f"--replot: cannot read {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, StopIteration):
-        raise BadInput(f"--replot: {path} is no results.json of this program") from None
+    kept = results(path, lambda kept: (markdown_of(kept), spreadsheet(kept)))
     publish(kept, path.parent, print)
     if save:
         from .picture import picture

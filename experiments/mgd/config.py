@@ -1,12 +1,10 @@
 """The flags, and what they may be."""
 
-import dataclasses
-import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import BadInput, flag, read
+from ..config import BadInput
+from ..small import flags
 
 RATES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)  # of the grid
 SHAPES = ("constant", "linear", "cosine", "warmup cosine", "step")
@@ -127,21 +125,10 @@ QUICK = {
 
 def parse(argv: list[str]) -> Mgd:
     """The checked config; `--help` prints and leaves."""
-    config = read(Mgd, argv, "python -m experiments.mgd")
-    if config.quick:
-        usual = {field.name: field.default for field in dataclasses.fields(Mgd)}
-        short = {k: v for k, v in QUICK.items() if getattr(config, k) == usual[k]}
-        config = dataclasses.replace(config, **short)
-    for wanted, (holds, names) in BOUNDS.items():
-        for name in names.split():
-            came = getattr(config, name)
-            for x in came if isinstance(came, tuple) else (came,):
-                if not math.isfinite(x) or not holds(x):
-                    raise BadInput(f"{flag(name)}: wanted {wanted}, came {x}")
+    config = flags.parse(Mgd, argv, "experiments.mgd", BOUNDS, QUICK)
     if not config.noise and not config.planted:
         raise BadInput("--noise: wanted one part or more, came none")
-    if len(set(config.noise)) < len(config.noise):
-        raise BadInput("--noise: the same one came twice")
+    flags.distinct(config, "noise")
     kept = round(config.keep * 10 * config.per_class)
     if config.batch_size > kept:
         said = f"wanted at most the {kept} images that are kept"
@@ -149,7 +136,4 @@ def parse(argv: list[str]) -> Mgd:
     if config.relaxed > config.updates:
         said = f"wanted at most the {config.updates} updates, came {config.relaxed}"
         raise BadInput(f"--relaxed: {said}")
-    if not re.fullmatch(r"\w[\w.-]*", config.name):
-        said = f"wanted letters, digits, . _ -, came {config.name!r}"
-        raise BadInput(f"--name: {said}")
     return config

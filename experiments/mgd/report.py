@@ -2,13 +2,12 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 
 from .. import files, pages, runs
-from ..config import BadInput
+from ..small.kept import results
 from ..small.tables import markdown, percent
 from .config import METHODS, RATES, SHAPES, Mgd
 
@@ -196,13 +195,7 @@ def publish(
 
 def replot(path: Path, save: bool = False, page: Path = PAGE) -> None:
     """From a results.json to the tables and the picture beside it; and on the page."""
-    try:
-        kept = json.loads(path.read_text())
-        _ = markdown_of(kept), spreadsheet(kept)
-    except OSError as error:
-        raise BadInput(f"--replot: cannot read {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-        raise BadInput(f"--replot: {path} is no results.json of this program") from None
+    kept = results(path, lambda kept: (markdown_of(kept), spreadsheet(kept)))
     publish(kept, path.parent, print, save=save, page=page)
 
 

@@ -3,8 +3,6 @@
 All seeds are one program. A killed run loses one method at most.
 """
 
-import json
-import time
 from functools import partial
 
 import jax
@@ -12,6 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from .. import files
+from ..small.kept import once
 from ..sweep.board import Board
 from . import data, report, selection, tuning
 from .config import METHODS, Mgd
@@ -31,11 +30,11 @@ def run(flags: Mgd) -> None:
     )
     with claimed, Board(console) as board:
         board.begin(len(METHODS) * len(flags.settings) + 1)
-        kept = {"flags": flags.numbers(), "selection": {}}
+        found = {"flags": flags.numbers(), "selection": {}}
         for setting in flags.settings:
             lanes = data.lanes(split, flags, setting)
-            kept["selection"][setting] = {
-                name: once(
+            found["selection"][setting] = {
+                name: kept(
                     flags,
                     board,
                     f"{name} {setting}",
@@ -44,25 +43,17 @@ def run(flags: Mgd) -> None:
                 for name in METHODS
             }
         lanes = data.lanes(split, flags, "0")
-        kept["schedule"] = once(
+        found["schedule"] = kept(
             flags, board, "schedule", partial(scheduled, flags, split, lanes)
         )
-        files.write_json(flags.home / "results.json", kept)
-        report.publish(files.plain(kept), flags.home, say, save=flags.save)
+        files.write_json(flags.home / "results.json", found)
+        report.publish(files.plain(found), flags.home, say, save=flags.save)
 
 
-def once(flags: Mgd, board: Board, what: str, measure) -> dict:
+def kept(flags: Mgd, board: Board, what: str, measure) -> dict:
     """What the file holds, after measuring if it is not there."""
     path = flags.home / f"{what.replace(' ', '-')}.json"
-    if path.exists():
-        board.skip()
-        return json.loads(path.read_text())
-    board.show(what)
-    began = time.perf_counter()
-    found = files.plain(measure())
-    files.write_json(path, found)
-    board.done(f"{what}  {report.brief(found)}", time.perf_counter() - began)
-    return found
+    return once(path, what, measure, board, report.brief)
 
 
 def selected(name: str, flags: Mgd, split: data.Split, lanes: data.Lane) -> dict:

@@ -1,13 +1,11 @@
 """The flags, and what they may be."""
 
-import dataclasses
-import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..config import BadInput, flag, read
+from ..config import BadInput
+from ..small import flags
 
 
 @dataclass(frozen=True)
@@ -91,22 +89,8 @@ QUICK = {
 
 def parse(argv: list[str]) -> Rebasin:
     """The checked config; `--help` prints and leaves."""
-    config = read(Rebasin, argv, "python -m experiments.rebasin")
-    if config.quick:
-        # What was not asked for otherwise.
-        usual = {field.name: field.default for field in dataclasses.fields(Rebasin)}
-        short = {k: v for k, v in QUICK.items() if getattr(config, k) == usual[k]}
-        config = dataclasses.replace(config, **short)
-    for wanted, (holds, names) in BOUNDS.items():
-        for name in names.split():
-            came = getattr(config, name)
-            if not math.isfinite(came) or not holds(came):
-                raise BadInput(f"{flag(name)}: wanted {wanted}, came {came}")
+    config = flags.parse(Rebasin, argv, "experiments.rebasin", BOUNDS, QUICK)
     if not config.models:
         raise BadInput("--models: wanted one or more, came none")
-    if len(set(config.models)) < len(config.models):
-        raise BadInput("--models: the same one came twice")
-    if not re.fullmatch(r"\w[\w.-]*", config.name):
-        said = f"wanted letters, digits, . _ -, came {config.name!r}"
-        raise BadInput(f"--name: {said}")
+    flags.distinct(config, "models")
     return config

@@ -1,12 +1,11 @@
 """The result: two tables a model, what they show, and files to read."""
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .. import files, runs
-from ..config import BadInput
+from ..small.kept import results
 from ..small.sets import Images
 from ..small.tables import markdown, percent
 from .config import Rebasin
@@ -160,14 +159,13 @@ def publish(kept: dict, home: Path, say: Callable[[str], None]) -> None:
     say(f"table.md, picture.png and results.json are in {home}.")
 
 
+def look(kept: dict) -> None:
+    """Finds all that is shown, or fails."""
+    markdown_of(kept)
+    _ = [pair["losses"]["nothing"] for of in kept["models"].values() for pair in of]
+
+
 def replot(path: Path) -> None:
     """From a results.json to the table and the picture beside it."""
-    try:
-        kept = json.loads(path.read_text())
-        markdown_of(kept)
-        _ = [pair["losses"]["nothing"] for of in kept["models"].values() for pair in of]
-    except OSError as error:
-        raise BadInput(f"--replot: cannot read {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
-        raise BadInput(f"--replot: {path} is no results.json of this program") from None
+    kept = results(path, look)
     publish(kept, path.parent, print)

@@ -3,13 +3,13 @@
 What is measured of a pair is one file, so that a killed run loses one at most.
 """
 
-import json
-import time
+from functools import partial
 
 from rich.console import Console
 
 from .. import files
 from ..small import sets
+from ..small.kept import once
 from ..small.sets import Images
 from ..sweep.board import Board
 from . import report, training
@@ -44,15 +44,11 @@ def measured(
     task: training.Task, pair: int, data: Images, flags: Rebasin, board: Board
 ) -> dict:
     """What the file holds, after training if it is not there."""
+
+    def brief(found: dict) -> str:
+        before, by_weights = (found["barrier"][k] for k in ("nothing", "weights"))
+        return f"barrier {before:.3f}, aligned by weights {by_weights:.3f}"
+
     path = flags.home / f"{task.model}-{pair}.json"
-    if path.exists():
-        board.skip()
-        return json.loads(path.read_text())
-    board.show(f"{task.model} {pair}")
-    began = time.perf_counter()
-    found = training.measure(task, pair, data, flags)
-    files.write_json(path, found)
-    before, by_weights = (found["barrier"][k] for k in ("nothing", "weights"))
-    said = f"barrier {before:.3f}, aligned by weights {by_weights:.3f}"
-    board.done(f"{task.model} {pair}  {said}", time.perf_counter() - began)
-    return files.plain(found)
+    train = partial(training.measure, task, pair, data, flags)
+    return once(path, f"{task.model} {pair}", train, board, brief)

@@ -1,13 +1,11 @@
 """The flags, and what they may be."""
 
-import dataclasses
-import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..config import BadInput, flag, read
+from ..config import BadInput
+from ..small import flags
 
 # What is tried where --rates is not given, for each optimizer.
 RATES = {
@@ -107,38 +105,21 @@ BOUNDS = {
     "< 2^32": (lambda x: x < 2**32, "seed"),
     "in [0, 1)": (lambda x: 0 <= x < 1, "noise"),
 }
-QUICK = {"seeds": 2, "updates": 100, "rounds": 5}
+QUICK = {"seeds": 2, "updates": 100, "rounds": 5, "name": "sharpness-quick"}
 
 
 def parse(argv: list[str]) -> Sharpness:
     """The checked config; `--help` prints and leaves."""
-    config = read(Sharpness, argv, "python -m experiments.sharpness")
-    if config.quick:
-        config = _quick(config)
-    for wanted, (holds, names) in BOUNDS.items():
-        for name in names.split():
-            came = getattr(config, name)
-            for x in came if isinstance(came, tuple) else (came,):
-                if not math.isfinite(x) or not holds(x):
-                    raise BadInput(f"{flag(name)}: wanted {wanted}, came {x}")
-    for name in ("noise", "rates"):
-        came = getattr(config, name)
-        if len(set(came)) < len(came):
-            raise BadInput(f"{flag(name)}: the same one came twice")
+    config = flags.parse(Sharpness, argv, "experiments.sharpness", BOUNDS, short)
+    flags.distinct(config, "noise", "rates")
     if not config.noise:
         raise BadInput("--noise: wanted one level or more, came none")
-    if not re.fullmatch(r"\w[\w.-]*", config.name):
-        said = f"wanted letters, digits, . _ -, came {config.name!r}"
-        raise BadInput(f"--name: {said}")
     images = config.per_class * (100 if "100" in Path(config.data).name else 10)
     if config.m > images:
         raise BadInput(f"--m: wanted at most the {images} images, came {config.m}")
     return config
 
 
-def _quick(config: Sharpness) -> Sharpness:
-    """What was not asked for otherwise."""
-    usual = {field.name: field.default for field in dataclasses.fields(Sharpness)}
-    short = dict(QUICK, name="sharpness-quick", rates=(RATES[config.optimizer][3],))
-    kept = {k: v for k, v in short.items() if getattr(config, k) == usual[k]}
-    return dataclasses.replace(config, **kept)
+def short(config: Sharpness) -> dict:
+    """What --quick says."""
+    return QUICK | {"rates": (RATES[config.optimizer][3],)}

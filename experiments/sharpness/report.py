@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .. import costs, files, runs
-from ..config import BadInput
+from ..small.kept import results
 from ..small.tables import markdown, percent
 from .config import Sharpness
 from .variants import BASE, missing, without_settings
@@ -221,16 +220,15 @@ def publish(kept: dict, home: Path, say: Callable[[str], None]) -> None:
     say(f"table.md, picture.png, results.json and results.csv are in {home}.")
 
 
+def look(kept: dict) -> None:
+    """Finds all that is shown, or fails."""
+    levels = kept["flags"]["noise"]
+    _ = [rows(kept, i) for i in range(len(levels))], kept["variants"][BASE]
+
+
 def replot(path: Path) -> None:
     """From a results.json to the table and the picture beside it."""
-    try:
-        kept = json.loads(path.read_text())
-        levels = kept["flags"]["noise"]
-        _ = [rows(kept, i) for i in range(len(levels))], kept["variants"][BASE]
-    except OSError as error:
-        raise BadInput(f"--replot: cannot read {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-        raise BadInput(f"--replot: {path} is no results.json of this program") from None
+    kept = results(path, look)
     publish(kept, path.parent, print)
 
 

@@ -6,10 +6,12 @@ What is measured of a variant is one file, so that a killed run loses one at mos
 import json
 import re
 import time
+from functools import partial
 
 from rich.console import Console
 
 from .. import costs, files, tricks
+from ..small.kept import once
 from ..small.tables import percent
 from ..sweep.board import Board
 from . import data, report, training, variants
@@ -43,20 +45,17 @@ def run(flags: Sharpness) -> None:
 
 def measured(name, flags: Sharpness, split: Split, measure, board: Board) -> dict:
     """What the file holds, after training if it is not there."""
-    path = flags.home / f"{slug(name)}.json"
-    if path.exists():
-        board.skip()
-        return json.loads(path.read_text())
-    board.show(name)
-    began = time.perf_counter()
-    train = training.trainer(name, flags, split.images)
-    # What the library refuses at these sizes is the user's to mend.
-    found = tricks.call("--variants", name, training.run, train, measure, split, flags)
-    found = {"variant": name, **found}
-    files.write_json(path, found)
-    said = ", ".join(percent(of) for of in found["accuracy"])
-    board.done(f"{name}  {said}", time.perf_counter() - began)
-    return files.plain(found)
+
+    def trained() -> dict:
+        train = training.trainer(name, flags, split.images)
+        # What the library refuses at these sizes is the user's to mend.
+        run = partial(tricks.call, "--variants", name, training.run)
+        return {"variant": name, **run(train, measure, split, flags)}
+
+    def brief(found: dict) -> str:
+        return ", ".join(percent(of) for of in found["accuracy"])
+
+    return once(flags.home / f"{slug(name)}.json", name, trained, board, brief)
 
 
 def timed(names, flags: Sharpness, split: Split, board: Board) -> dict:

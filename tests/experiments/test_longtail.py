@@ -333,7 +333,7 @@ def test_it_runs_resumes_and_says_what_it_found(tmp_path, monkeypatch, capsys, d
         ("--tricks losses.focal losses.focal", "--tricks: losses.focal came twice"),
         ("--full --tricks losses.focal", "take one"),
         ("--noise 1", "--noise: wanted in [0, 1), came 1.0"),
-        ("--noise 0.1 0.1", "--noise: the same setting came twice"),
+        ("--noise 0.1 0.1", "--noise: the same one came twice"),
         ("--seeds 0", "--seeds: wanted >= 1, came 0"),
         ("--imbalance nan", "--imbalance: wanted >= 1, came nan"),
         ("--name a/b", "--name: wanted letters, digits, . _ -, came 'a/b'"),

@@ -12,7 +12,6 @@ import pytest
 from experiments import pages
 from experiments.metagrad_recipes import __main__ as program
 from experiments.metagrad_recipes import (
-    general_learner,
     hamiltonian,
     hyper_representation,
     in_context_tuning,
@@ -325,7 +324,6 @@ def test_the_last_layer_alone_is_fitted():
 @pytest.mark.parametrize(
     ("module", "pairs"),
     [
-        (general_learner, ["1 tasks < 4096 tasks"]),
         (hamiltonian, ["MAML: after < joint: after"]),
         (hyper_representation, ["learnt < random"]),
         (in_context_tuning, ["untrained < tuned"]),
