@@ -87,7 +87,8 @@ def elr(*, lam: ScalarLike = 3.0, beta: ScalarLike = 0.7) -> Loss:
         seen = jnp.zeros(examples, p.dtype).at[slots].add(1.0, mode="drop")[:, None]
         mean = jnp.zeros_like(memory).at[slots].add(everyone, mode="drop")
         mean = divide(mean, seen)
-        memory = jnp.where(seen > 0, beta * memory + (1 - beta) * mean, memory)
+        known = (seen > 0) & jnp.isfinite(mean)  # NaN would stay for ever
+        memory = jnp.where(known, beta * memory + (1 - beta) * mean, memory)
         t = memory.at[slots].get(mode="fill", fill_value=jnp.nan)
         t = jnp.reshape(t, (*(replicate(slot, axis_name).shape), classes))
         t = blank(share(t, slot, axis_name), where)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, ScalarLike
 
-from .._check import above, at_least, of_shape
+from .._check import above, at_least, between, of_shape
 from .._mask import at_least_f32, blank
 from .._safe import log1mexp
 
@@ -23,11 +23,12 @@ def dpo(
     reference_rejected: Float[ArrayLike, "*batch"],
     *,
     beta: ScalarLike = 0.1,
+    label_smoothing: ScalarLike = 0.0,
     where: Bool[ArrayLike, "*batch"] | None = None,
 ) -> Float[Array, "*batch"]:
     """Logistic loss on how a policy moved from a reference; tuning on preferences.
 
-    loss = -log sigmoid(beta h)
+    loss = -(1 - e) log sigmoid(beta h) - e log sigmoid(-beta h)
     h = (chosen - reference_chosen) - (rejected - reference_rejected)
 
     Args:
@@ -37,22 +38,29 @@ def dpo(
       reference_chosen: float[*batch], the reference model's.
       reference_rejected: float[*batch], the reference model's.
       beta: > 0, how dear it is to leave the reference. May be traced.
+      label_smoothing: e in [0, 0.5], how often a preference is taken to be the wrong
+        way round (conservative DPO). May be traced.
       where: bool[*batch], True counts.
     Returns:
       f32[*batch] >= 0, log 2 at h = 0; 0 where masked.
     Gradient: smooth in all arguments, any order; nothing is stopped, the reference
       neither.
     Cost: none.
-    Raises: ValueError for a shape that does not fit or beta <= 0.
+    Raises: ValueError for a shape that does not fit, beta <= 0 or a label_smoothing
+      outside [0, 0.5].
     Source: Rafailov et al., "Direct Preference Optimization: Your Language Model is
-      Secretly a Reward Model", 2023, arXiv:2305.18290, eq. 7. Differs: none.
+      Secretly a Reward Model", 2023, arXiv:2305.18290, eq. 7. Differs: label_smoothing,
+      after E. Mitchell's note on noisy preferences, 2023, as in huggingface/trl.
     Example:
       >>> dpo(jnp.array(-3.0), jnp.array(-5.0), jnp.array(-4.0), jnp.array(-4.0))
       Array(0.5981, dtype=float32)
     """
     above("beta", beta, 0)
+    between("label_smoothing", label_smoothing, 0, 0.5)
     h = _moved(chosen, rejected, reference_chosen, reference_rejected, where)
-    return blank(jax.nn.softplus(-(beta * h)), where)
+    z, e = beta * h, jnp.asarray(label_smoothing, h.dtype)
+    wrong = e * jax.nn.softplus(jnp.where(e > 0, z, 0))  # 0 times infinity is 0
+    return blank((1 - e) * jax.nn.softplus(-z) + wrong, where)
 
 
 def ipo(

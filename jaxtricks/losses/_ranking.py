@@ -85,8 +85,11 @@ def _pair_weights(
         return 1 / (wanted[..., :, None] + wanted[..., None, :])
     if how == "none":
         return jnp.ones((*s.shape, s.shape[-1]), s.dtype)
-    gain = jnp.where(live, jnp.exp2(y), 0)
-    ideal = jnp.sum(jnp.where(live, (gain - 1) / jnp.log2(1 + wanted), 0), axis=-1)
+    # Relative to the highest, as 2^128 is infinite.
+    top = jnp.max(y, axis=-1, keepdims=True, initial=0, where=live)
+    gain = jnp.where(live, jnp.exp2(y - top), 0)
+    over = gain - jnp.exp2(-top)
+    ideal = jnp.sum(jnp.where(live, over / jnp.log2(1 + wanted), 0), axis=-1)
     ideal = jnp.where(ideal > 0, ideal, 1)[..., None, None]
     place = _ranks(s, live).astype(s.dtype)
     apart = jnp.maximum(jnp.abs(place[..., :, None] - place[..., None, :]), 1)

@@ -23,7 +23,8 @@ def regret(
 
     Args:
       policies: float[*batch, steps, actions], a distribution over actions a step.
-      costs: float[*batch, steps, actions].
+      costs: float[*batch, steps, actions]; a step whose costs are all 0 adds nothing,
+        as padding should.
       where: bool[*batch], True counts.
     Returns:
       f32[*batch], at most 0 for the best fixed action; 0 where masked.

@@ -384,8 +384,8 @@ CASES = [
     Case(
         losses.dpo,
         four_log_probs,
-        {"beta": 0.1},
-        bad=[{"beta": 0.0}],
+        {"beta": 0.1, "label_smoothing": 0.1},
+        bad=[{"beta": 0.0}, {"label_smoothing": 0.6}],
         tests=PREFERENCE,
     ),
     Case(losses.ipo, four_log_probs, {"tau": 0.2}, bad=[{"tau": 0.0}]),

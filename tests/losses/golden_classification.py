@@ -194,6 +194,13 @@ PREFERENCE_ROWS = [
             "arXiv:2305.18290",
         ),
         (
+            losses.dpo,
+            REFERENCE,
+            {"beta": 0.75, "label_smoothing": 0.25},
+            "0.5743710061 0.9905531243 0.5819785495 0.5915622816 0.7307733203",
+            "numpy f64 of the smoothed formula, arXiv:2305.18290",
+        ),
+        (
             losses.ipo,
             REFERENCE,
             {},

@@ -94,6 +94,18 @@ def test_elr_is_the_same_on_every_mesh():
     common.assert_close(jax.jit(mapped)(*data), want, what="shard_map")
 
 
+def test_elr_forgets_a_nan():
+    """An example that failed once is remembered as before, and counts again."""
+    init, update = losses.elr()
+    start = losses.ElrState(init(10, 6).target + 0.1)
+    logits = jnp.asarray(LOGITS).at[0].set(jnp.nan)
+    broken, after = update(logits, LABELS, start, index=INDEX)
+    assert np.isnan(broken[0])
+    np.testing.assert_array_equal(after.target[INDEX[0]], start.target[INDEX[0]])
+    values, _ = update(LOGITS, LABELS, after, index=INDEX)
+    assert np.isfinite(values).all()
+
+
 def test_elr_names_what_is_missing():
     init, update = losses.elr()
     common.raises(lambda: update(LOGITS, LABELS, init(9, 6)), naming="index")

@@ -33,3 +33,14 @@ def test_an_impossible_chosen_sequence_costs_infinitely():
     value, slope = jax.value_and_grad(losses.dpo)(-np.inf, -1.0, -1.0, -1.0)
     assert np.isposinf(value)
     np.testing.assert_allclose(slope, -0.1)
+    for smoothing in (0.0, 0.3):  # and if the rejected one is, nothing, or infinitely
+        args = (-1.0, -np.inf, -1.0, -1.0, 0.1, smoothing)
+        value, slope = jax.value_and_grad(smoothed)(*args)
+        np.testing.assert_allclose(value, np.inf if smoothing else 0)
+        np.testing.assert_allclose(slope, 0.1 * smoothing, atol=1e-7)
+
+
+def smoothed(chosen, rejected, one, other, beta, smoothing):
+    return losses.dpo(
+        chosen, rejected, one, other, beta=beta, label_smoothing=smoothing
+    )

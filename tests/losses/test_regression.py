@@ -133,6 +133,13 @@ def test_padding_of_a_list_changes_nothing():
     assert losses.rank_net(jnp.array([90.0, 50.0, 0.0]), y, weights="ndcg") < 1e-9
 
 
+def test_grades_too_high_for_their_gains():
+    """2^130 is infinite in f32; what counts are ratios."""
+    s, y = jnp.array([0.5, -0.25, 1.0]), jnp.array([30.0, 28.0, 27.0])
+    want, high = (losses.rank_net(s, of, weights="ndcg") for of in (y, y + 100))
+    np.testing.assert_allclose(high, want, rtol=1e-6)
+
+
 # --- quantiles, likelihoods, ordered classes ------------------------------------------
 
 
