@@ -62,12 +62,17 @@ PROGRAMS = {
 }
 
 
+# Kernels in plain XLA, likewise.
+PLAIN = {"test_hedgehog", "test_linear_attention", "test_long_short_attention"}
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """These families by themselves, their products and these programs run once."""
+    """These families by themselves, their doctests and these programs run once."""
     for item in items:
-        folder = item.path.parent
-        family = folder.name in ONCE and folder.parent.name == "tests"
-        program = folder.name == "experiments" and item.path.stem in PROGRAMS
-        if family or program or item.path.stem == "test_products":
+        folder, module = item.path.parent, item.path.stem
+        family = folder.name in ONCE and folder.parent.name in ("tests", "jaxtricks")
+        program = folder.name == "experiments" and module in PROGRAMS
+        plain = folder.name == "kernels" and module in PLAIN
+        if family or program or plain:
             item.add_marker(pytest.mark.slow)

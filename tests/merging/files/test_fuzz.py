@@ -21,7 +21,7 @@ FEW = settings(
 )
 
 
-MANY = settings(FEW, max_examples=10_000)
+MANY = settings(FEW, max_examples=2_000)
 
 
 BYTES = encode({"w": np.ones((2, 3), np.float32), "b": np.ones(3, np.float32)})

@@ -337,7 +337,7 @@ def test_nearly_right_recipes(recipe, place, cut):
 
 
 @pytest.mark.slow
-@settings(max_examples=10_000, deadline=None)
+@settings(max_examples=2_000, deadline=None)
 @given(**TORN)
 def test_many_nearly_right_recipes(recipe, place, cut):
     survives(recipe, place, cut)
