@@ -55,6 +55,7 @@ PROGRAMS = {
     "test_merge_domains",
     "test_metagrad_recipes",
     "test_mgd",
+    "test_models",
     "test_pmap",
     "test_rebasin",
     "test_sharpness",
@@ -63,16 +64,24 @@ PROGRAMS = {
 
 
 # Kernels in plain XLA, likewise.
-PLAIN = {"test_hedgehog", "test_linear_attention", "test_long_short_attention"}
+PLAIN = {
+    "test_hedgehog",
+    "test_linear_attention",
+    "test_linear_cross_entropy",
+    "test_long_short_attention",
+    "test_statistics",
+}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """These families by themselves, their doctests and these programs run once."""
+    """These families by themselves, their doctests, these programs and notebooks run
+    once.
+    """
     for item in items:
         folder, module = item.path.parent, item.path.stem
         family = folder.name in ONCE and folder.parent.name in ("tests", "jaxtricks")
         program = folder.name == "experiments" and module in PROGRAMS
         plain = folder.name == "kernels" and module in PLAIN
-        if family or program or plain:
+        if family or program or plain or folder.name == "notebooks":
             item.add_marker(pytest.mark.slow)

@@ -1,9 +1,6 @@
 """MAML: what is adapted to, what is learnt, what is counted, what is shown."""
 
 import json
-import subprocess
-import sys
-import time
 
 import jax
 import jax.numpy as jnp
@@ -251,24 +248,6 @@ def test_the_whole_is_run_continued_and_shown_again(tmp_path, capsys):
     (home / "table.md").unlink()
     assert main(["--replot", str(home / "results.json")]) == 0
     assert "digits never seen" in (home / "table.md").read_text()
-
-
-@pytest.mark.slow
-def test_a_killed_run_goes_on(tmp_path):
-    """SIGKILL after the first initialisation; the rest is learnt, the file kept."""
-    words = ["-m", "experiments.maml", *SMALL.split(), "--digits-iterations", "0"]
-    words = [sys.executable, *words, "--runs", str(tmp_path)]
-    first = tmp_path / "maml" / "sinusoid-maml.json"
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL) as running:
-        for _ in range(3000):
-            if first.exists() or running.poll() is not None:
-                break
-            time.sleep(0.1)
-        running.kill()
-    before = first.stat().st_mtime_ns
-    assert subprocess.run(words, stdout=subprocess.DEVNULL, check=False).returncode == 0
-    assert first.stat().st_mtime_ns == before
-    assert (tmp_path / "maml" / "picture.png").exists()
 
 
 def test_quick_leaves_what_was_asked_for():

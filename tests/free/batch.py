@@ -307,8 +307,11 @@ def meshes(case: Case):
     _, want, want_grads, _ = p(p.data, LIVE)
     plain = ((),) * len(p.data)
     inner = case.inputs.sharded or plain
-    kinds = {(AxisType.Auto, inner), (AxisType.Explicit, inner)}
-    for kind, axes in kinds | {(AxisType.Explicit, plain)}:
+    kinds = {(AxisType.Explicit, inner), (AxisType.Explicit, plain)}
+    # What is neither coupled nor a primitive of ours is XLA's to split.
+    if case.coupled or case.id.startswith("kernels."):
+        kinds |= {(AxisType.Auto, inner)}
+    for kind, axes in kinds:
         data = tuple(
             common.put(x, kind, *(("data",) if batched else ()), *spec)
             for x, batched, spec in zip(p.data, case.inputs.batched, axes, strict=True)
