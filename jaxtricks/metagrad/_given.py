@@ -100,6 +100,14 @@ def places(state: PyTree, wrt: PyTree, whole: Any) -> tuple:
 
 def fits(step: Callable, objective: Callable, state: Any, batch: Any, wrt: Any) -> None:
     """ValueError unless a step gives back a state like the one that it got."""
+    for name, fn in (("step", step), ("objective", objective)):
+        try:
+            hash(fn)
+        except TypeError as error:
+            raise ValueError(
+                f"{name}: wanted what has a hash, as it is compiled once, came "
+                f"{type(fn).__name__} ({error}); wrap it in a function"
+            ) from None
     shapes = jax.eval_shape(step, state, batch, wrt)
     if not isinstance(shapes, tuple) or len(shapes) != 2:
         came = type(shapes).__name__

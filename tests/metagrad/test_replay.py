@@ -1,10 +1,12 @@
 """metagrad.replay gives scan's gradient, from any kill on, and names what is wrong."""
 
+import dataclasses
 import errno
 import itertools
 import json
 import shutil
 import signal
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -428,6 +430,14 @@ def test_mistakes(wrong, message):
         small(**wrong)
 
 
+@dataclasses.dataclass
+class NoHash:
+    fn: Callable
+
+    def __call__(self, *args):
+        return self.fn(*args)
+
+
 def test_more_mistakes():
     with pytest.raises(
         ValueError, match=r"objective: wanted float\[\], came float32\[2"
@@ -436,6 +446,10 @@ def test_more_mistakes():
     for aux in (lambda w, _: (w, w), lambda w, _: {"w": w}, lambda w, _: None):
         with pytest.raises(ValueError, match=r"objective: wanted float\[\], came "):
             replay(decay, 1.0, [1.0], aux, 0.1)
+    for name, fn in (("step", decay), ("objective", lambda w, _: w)):
+        given = {"step": decay, "objective": lambda w, _: w, name: NoHash(fn)}
+        with pytest.raises(ValueError, match=f"{name}: .* a hash.* came NoHash .*wrap"):
+            replay(state=1.0, batches=[1.0], wrt=0.1, **given)
     with pytest.raises(ValueError, match="came tracers"):
         jax.jit(lambda rate: small(wrt=rate).value)(0.1)
     with pytest.raises(ValueError, match="came tracers"):
