@@ -2,26 +2,15 @@
 
 import sys
 
-from ..command import prepare
 from ..small import command
-from .config import Mgd, parse
+from .config import parse
+
+PROGRAM = "experiments.mgd"
 
 
 def main(argv: list[str]) -> int:
     """0, 2 for bad input, 128 + signal."""
-    return command.main("experiments.mgd", argv, parse, start)
-
-
-def start(flags: Mgd) -> None:
-    if flags.replot:
-        from .report import replot
-
-        replot(flags.replot, flags.save)
-    else:
-        prepare(flags.runs)
-        from .run import run
-
-        run(flags)
+    return command.main(PROGRAM, argv, parse, command.run_or_replot(PROGRAM))
 
 
 if __name__ == "__main__":

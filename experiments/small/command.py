@@ -4,8 +4,10 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
+from ..command import prepare
 from ..config import BadInput, Failed
 from ..sweep.stop import Stopped, stoppable
 
@@ -31,3 +33,16 @@ def main(
         print(f"stopped by {by}; to continue: {again}", file=sys.stderr)
         return 128 + stopped.args[0]
     return 0
+
+
+def run_or_replot(program: str) -> Callable[[Any], None]:
+    """Starts the package's `run.run`, or with --replot its `report.replot`."""
+
+    def start(flags: Any) -> None:
+        if flags.replot:
+            import_module(f"{program}.report").replot(flags.replot, flags.save)
+        else:
+            prepare(flags.runs)
+            import_module(f"{program}.run").run(flags)
+
+    return start
