@@ -9,6 +9,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import add
 
 import numpy as np
 
@@ -43,9 +44,11 @@ class Tally:
         self.losses = [*self.losses, float(metrics["loss"])][-RECENT:]
         count = np.asarray(metrics["domain_count"], np.float64)
         total = np.asarray(metrics["domain_loss"], np.float64) * count
+        new = [total.tolist(), count.tolist()]
         for name in ("row", "mix"):
-            sums = np.array(getattr(self, name)) + np.stack([total, count])
-            setattr(self, name, sums.tolist())
+            before = getattr(self, name)
+            sums = [list(map(add, *two)) for two in zip(before, new, strict=True)]
+            setattr(self, name, sums)
 
     def means(self, name: str) -> np.ndarray:
         """f64[domains]: the mean loss of each since `clear(name)`; nan of none."""

@@ -29,6 +29,7 @@ def on_all_hosts(config: Config, stop: Stop) -> None:
 def train(config: Config, stop: Stop) -> None:
     """Brings the run to its last step, from its newest good checkpoint if any."""
     import jax
+    import numpy as np
 
     from . import data, driven, evaluate, files, hosts
     from . import mesh as meshes
@@ -125,7 +126,9 @@ def train(config: Config, stop: Stop) -> None:
             with timed, traced(step + 1):
                 state, found = program.step(state, batch, tally.limit(faults.spike))
                 ahead = None if drives else fetch()
-                found = jax.device_get(jax.block_until_ready(found))  # on every device
+                jax.block_until_ready(found)  # on every device
+                # Not jax.device_get, which takes four times as long of small arrays.
+                found = jax.tree.map(np.asarray, found)
             if step > began:
                 clock.saw(float(found["count"]))
             step += 1
