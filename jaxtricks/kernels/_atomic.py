@@ -27,6 +27,7 @@ class Lowering(NamedTuple):
 
     run: Callable  # with the function's signature
     lacks: Callable[[], str | None] = lambda: None  # what it cannot take; asked late
+    plain: bool = False  # of XLA's own operations, which nothing stands in the way of
 
 
 def atomic(
@@ -58,7 +59,7 @@ def atomic(
         pulled = pull(args, jax.tree.unflatten(structure, cotangents))
         return treedef.flatten_up_to(tuple(pulled))
 
-    kernels = {k: Lowering(flat(g.run), g.lacks) for k, g in (on or {}).items()}
+    kernels = {k: g._replace(run=flat(g.run)) for k, g in (on or {}).items()}
     if "any" in kernels:  # traced now, so that the effects of interpret mode show
         traced = jax.make_jaxpr(kernels["any"].run)(*leaves)
         kernels["any"] = Lowering(core.jaxpr_as_fun(traced))
@@ -98,10 +99,13 @@ def _jvp(primals, tangents, *, jaxpr, on, pull, name):
         return jax.jvp(f, [primals[i] for i in moving], tangents)[1]
 
     def transposed(args, cotangents):
-        if all(t is not None for t in args[1]):  # of the tangent as any other function
-            return jax.vjp(tangent, *args)[1](cotangents)
-        pulled = pull(args[0], _put([None] * len(out), floats, cotangents))
-        return [None] * len(primals), [pulled[i] for i in moving]
+        primals, tangents = args
+        pulled = pull(primals, _put([None] * len(out), floats, cotangents))
+        by_tangents = [pulled[i] for i in moving]
+        if any(t is None for t in tangents):  # what it is linear in
+            return [None] * len(primals), by_tangents
+        by_primals = jax.vjp(lambda primals: tangent(primals, tangents), primals)[1]
+        return *by_primals(cotangents), by_tangents
 
     moved = atomic(
         tangent,
@@ -139,7 +143,7 @@ def _batch(args, axes, *, jaxpr, on, pull, name):
     """Batched by the rules of what is inside; the derived transpose sums over it."""
     del pull
     mapped = functools.partial(jax.vmap, in_axes=tuple(axes))
-    kernels = {k: Lowering(mapped(g.run), g.lacks) for k, g in on}
+    kernels = {k: g._replace(run=mapped(g.run)) for k, g in on}
     out = atomic(mapped(core.jaxpr_as_fun(jaxpr)), *args, on=kernels, name=name)
     return out, [0] * len(out)
 
@@ -167,6 +171,8 @@ def _lowering(platform):
         on, run = dict(on), functools.partial(_evaluate, jaxpr=jaxpr)
         if "any" in on:
             run = on["any"].run
+        elif platform in on and on[platform].plain:
+            run = on[platform].run
         elif platform in on:
             if why := _obstacle(ctx, platform, on[platform]):
                 _say(name, platform, f"XLA, as {why}")

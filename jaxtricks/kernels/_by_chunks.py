@@ -102,7 +102,7 @@ def product(hidden, weight, form):
 
     def pull(args, z_bar):
         low = "bfloat16" if form.dtype == "bfloat16" else "float32"  # f16 underflows
-        fast = Lowering(partial(pulled, low))
+        fast = Lowering(partial(pulled, low), plain=True)
         on = {"tpu": fast, "cuda": fast}
         return atomic(partial(pulled, "float32"), args, z_bar, on=on, name="product")
 

@@ -12,7 +12,7 @@ import pytest
 from jax import lax
 
 from jaxtricks.kernels import linear_cross_entropy
-from jaxtricks.kernels._by_chunks import COPIES
+from jaxtricks.kernels._by_chunks import COPIES, chunk_count
 from tests.free.common import as_users_see_it, assert_close, assert_finite
 from tests.inputs import rng
 
@@ -146,6 +146,8 @@ def test_bf16_gradients_are_summed_in_f32():
     p[:, 0] -= 1
     for g, want in zip(got, (p @ weight.T, hidden.T @ p), strict=True):
         assert g.dtype == jnp.bfloat16
+        # Rounded once, at the end: so most are the bf16 next to the truth.
+        assert np.mean(g == want.astype(g.dtype)) > 0.99
         g = np.asarray(g, np.float64)
         np.testing.assert_allclose(g, want, rtol=2**-8, atol=1e-5 * np.abs(want).max())
 
@@ -229,6 +231,103 @@ def test_one_program_for_all_platforms():
     f = jax.jit(jax.grad(lambda h, w: jnp.sum(linear_cross_entropy(h, w, labels))))
     exported = jax.export.export(f, platforms=("cpu", "tpu", "cuda"))(hidden, weight)
     assert_close(exported.call(hidden, weight), f(hidden, weight))
+
+
+# --- chunks ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tokens", "bytes_each", "workspace_mb", "copies", "backend", "chunks"),
+    [
+        # What fits by workspace_mb is 256 tokens at once.
+        (1024, 1024, 1, 4, "cpu", 4),
+        (1025, 1024, 1, 4, "cpu", 5),
+        (1000, 1024, 1, 4, "cpu", 4),
+        (257, 1024, 1, 4, "cpu", 2),
+        (1022, 1024, 1, 4, "cpu", 7),  # comes out even; 4, 5 and 6 do not
+        (909, 1024, 1, 4, "cpu", 4),  # 9 would, but is more than twice as many
+        (256, 1024, 0.5, 4, "cpu", 2),
+        (5, 2**30, 1, 2, "cpu", 5),  # not one fits
+        (0, 1024, 1, 4, "cpu", 1),
+        (1024, 1024, np.inf, 4, "gpu", 1),
+        # By default 32 MiB, or 64 tokens of more classes; 256 MiB and 1024 elsewhere.
+        (16384, 1024, None, 2, "cpu", 1),
+        (16385, 1024, None, 2, "cpu", 2),
+        (650, 2**20, None, 2, "cpu", 13),  # at least 11
+        (64, 2**20, None, 2, "cpu", 1),
+        (131072, 1024, None, 2, "gpu", 1),
+        (131073, 1024, None, 2, "tpu", 3),  # at least 2, which is no divisor
+        (2050, 2**20, None, 2, "gpu", 5),  # at least 3
+        (2050, 2**20, None, 4, "gpu", 5),
+    ],
+)
+def test_how_many_chunks(
+    monkeypatch, tokens, bytes_each, workspace_mb, copies, backend, chunks
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert chunk_count(tokens, bytes_each, workspace_mb, copies) == chunks
+
+
+@pytest.mark.parametrize("options", [{}, {"softcap": 30.0}, {"label_smoothing": 0.1}])
+def test_a_chunk_holds_what_is_counted(options):
+    """16 tokens of 64 classes, in f32, twice or four times."""
+    hidden, weight, labels = data(32, 5, 64)
+    loss = functools.partial(linear_cross_entropy, workspace_mb=2**-7, **options)
+    jaxpr = jax.make_jaxpr(loss)(hidden, weight, labels)
+    assert re.findall(r"length=(\d+)", str(jaxpr)) == ["4" if options else "2"]
+
+
+DOT = r"dot_general .*: \(tensor<(.*)>, tensor<(.*)>\)"
+SHORT = {"bfloat16": "bf16", "float16": "f16", "float32": "f32", "float64": "f64"}
+
+
+@pytest.mark.parametrize(
+    ("hidden_dtype", "weight_dtype", "products"),
+    [
+        ("bfloat16", "bfloat16", "bfloat16"),
+        ("float16", "float16", "float16"),
+        ("bfloat16", "float16", "float32"),
+        ("bfloat16", "float32", "float32"),
+        ("float32", "float32", "float32"),
+        ("float32", "float64", "float64"),
+        ("float64", "float64", "float64"),
+    ],
+)
+def test_what_is_multiplied(hidden_dtype, weight_dtype, products):
+    """Low precision multiplies in itself, which is what its units are for."""
+    with jax.enable_x64(True):
+        hidden, weight, labels = data(8, 5, 11)
+        inputs = (hidden.astype(hidden_dtype), weight.astype(weight_dtype), labels)
+        lowered = jax.jit(linear_cross_entropy).lower(*map(jnp.asarray, inputs))
+    name = SHORT[products]
+    assert re.findall(DOT, lowered.as_text()) == [(f"8x5x{name}", f"5x11x{name}")]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "platform", "products"),
+    [
+        ("bfloat16", "cpu", "f32"),
+        ("bfloat16", "cuda", "bf16"),
+        ("bfloat16", "tpu", "bf16"),
+        ("float16", "cuda", "f32"),  # a cotangent of 1e-8 would be 0
+        ("float32", "cuda", "f32"),
+    ],
+)
+def test_what_a_gradient_multiplies(dtype, platform, products):
+    hidden, weight, labels = data(8, 5, 11)
+
+    def total(hidden, weight):
+        return jnp.sum(linear_cross_entropy(hidden, weight, labels))
+
+    inputs = (hidden.astype(dtype), weight.astype(dtype))
+    grad = jax.jit(jax.grad(total, (0, 1)))
+    text = jax.export.export(grad, platforms=[platform])(*inputs).mlir_module()
+    of_gradient = [
+        two for two in re.findall(DOT, text) if any("8x11" in x for x in two)
+    ]
+    assert len(of_gradient) == 2
+    dtypes = {operand.rpartition("x")[2] for two in of_gradient for operand in two}
+    assert dtypes == {products}
 
 
 # --- memory ---------------------------------------------------------------------------
