@@ -7,26 +7,25 @@ dense cross entropy first; the time of the whole program beside that loop; and t
 that a step sends on meshes of eight CPU devices beside the least on paper.
 """
 
-import contextlib
 import dataclasses
-import io
-import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from .. import costs
 from ..config import Config, parse
+from ..stop import Stop
 
 TRICKS = {
     "blockwise loss": [],
@@ -40,6 +39,7 @@ TRICKS = {
     "remat full": ["--remat", "full"],
     "bfloat16": ["--dtype", "bfloat16"],
 }
+TURN = 30  # steps
 MESHES = ((8, 1), (4, 2), (2, 4), (1, 8))
 
 
@@ -49,10 +49,8 @@ class Benchmark:
 
     rounds: int = 60
     """Steps of each program, which take turns."""
-    runs: int = 5
-    """Whole runs of the program and of the loop by hand, which take turns."""
-    steps: int = 200
-    """Steps of a whole run."""
+    steps: int = 3000
+    """Steps of the whole program, and of the loop by hand, which take turns of 30."""
     only: Annotated[str, tyro.conf.arg(metavar="{all,steps,program,meshes}")] = "all"
     """One of the tables."""
 
@@ -135,42 +133,63 @@ def one_step(program, batch, state):
     return program.step(state, batch, float("inf"))[0]
 
 
-def program_table(runs: int, steps: int) -> Table:
-    """Seconds a step of whole runs, between two rows, so with all that a step entails:
-    fetching, rows, the tally; with and without checkpoints."""
+class Turns(Stop):
+    """After every `TURN` steps of the program as many by hand, so that what else the
+    machine does falls on both alike; keeps the seconds of either's turns."""
+
+    def __init__(self, state, step: Callable, stream: Iterator):
+        super().__init__()
+        self._state, self._step, self._stream = state, step, stream
+        self._done, self._began = 0, 0.0
+        self.program, self.hand = [], []
+
+    def check(self) -> None:
+        """Called by the program before each step."""
+        super().check()
+        # Just before a checkpoint is due, when the one before has long been written.
+        if self._done % TURN == TURN - 1:
+            now = time.perf_counter()
+            for _ in range(TURN):
+                self._state, loss = self._step(self._state, next(self._stream))
+                float(loss)
+            if self._began:  # not the first turns, in which both are compiled
+                self.program.append(now - self._began)
+                self.hand.append(time.perf_counter() - now)
+            self._began = time.perf_counter()
+        self._done += 1
+
+
+def program_table(steps: int) -> Table:
+    """Seconds a step of the whole program, with all that a step entails (fetching,
+    rows, the tally, a checkpoint), and of a loop by hand, in turns."""
     from .. import data
-    from ..stop import Stop
     from ..train import train
 
-    every = {"experiments.train": steps, "with a checkpoint every 30 steps": 30}
-    flags = [f"--steps={steps}", "--mesh-data=1", f"--valid-every={steps}"]
-    flags += ["--loss", "cross_entropy"]
-    spent = {name: [] for name in ("by hand", *every)}
-    for run in range(runs):
-        for name, save in every.items():
-            with tempfile.TemporaryDirectory() as folder:
-                where = [f"--runs={folder}", f"--name=run{run}", f"--save-every={save}"]
-                config = parse([*flags, *where])
-                with contextlib.redirect_stdout(io.StringIO()):
-                    train(config, Stop())
-                lines = (Path(folder) / f"run{run}" / "metrics.jsonl").read_text()
-            rows = [json.loads(line) for line in lines.splitlines()][:-1]
-            seconds = rows[-1]["timing"]["at"] - rows[0]["timing"]["at"]
-            spent[name].append(seconds / (rows[-1]["step"] - rows[0]["step"]))
-        dataset = data.load(config.data, seed=0)
-        state, step = by_hand(config, dataset)
-        stream = data.stream(dataset, config.data, steps=steps, seed=0)
-        for i in range(steps):
-            if i == 10:
-                began = time.perf_counter()
-            state, loss = step(state, next(stream))
-            float(loss)
-        spent["by hand"].append((time.perf_counter() - began) / (steps - 10))
-    table = Table("run", "ms a step", "of by hand", title="The program")
-    for name, seconds in spent.items():
-        ratio = costs.ratio(seconds, spent["by hand"])
-        median = 1e3 * statistics.median(seconds)
-        table.add_row(name, f"{median:.2f}", f"{ratio:.3f}x")
+    programs = {
+        "experiments.train": [],
+        "with the dense loss": ["--loss", "cross_entropy"],
+        f"with a checkpoint every {TURN} steps": [f"--save-every={TURN}"],
+    }
+    common = [f"--steps={steps}", f"--valid-every={steps}", f"--save-every={steps}"]
+    head = ("run", "ms a step", "by hand", "ratio", "middle half")
+    table = Table(*head, title="The program, and a loop by hand with the dense loss")
+    for name, flags in programs.items():
+        with tempfile.TemporaryDirectory() as folder:
+            where = ["--mesh-data=1", f"--runs={folder}", "--name=run"]
+            config = parse([*common, *where, *flags])
+            dataset = data.load(config.data, seed=0)
+            stream = data.stream(dataset, config.data, steps=steps, seed=0)
+            turns = Turns(*by_hand(config, dataset), stream)
+            train(config, turns)
+        ratios = np.divide(turns.program, turns.hand)
+        low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
+        table.add_row(
+            name,
+            f"{1e3 * statistics.median(turns.program) / TURN:.2f}",
+            f"{1e3 * statistics.median(turns.hand) / TURN:.2f}",
+            f"{middle:.3f}x",
+            f"{low:.2f}-{high:.2f}",
+        )
     return table
 
 
@@ -217,7 +236,7 @@ def main(flags: Benchmark) -> None:
     if flags.only in ("all", "steps"):
         console.print(steps_table(flags.rounds))
     if flags.only in ("all", "program"):
-        console.print(program_table(flags.runs, flags.steps))
+        console.print(program_table(flags.steps))
     if flags.only in ("all", "meshes"):
         if os.environ.get("JAX_NUM_CPU_DEVICES") == "8":
             console.print(meshes_table())
