@@ -1,35 +1,62 @@
 """`jaxtricks merge` and `jaxtricks average`: flags to arguments, errors to one line."""
 
 import argparse
+import contextlib
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ._tensors import MergeError
 
 
 def merge(args: argparse.Namespace) -> int:
-    """The exit status: 0, or 2 with one line on stderr."""
+    """The exit status: 0, 2 with one line on stderr, or 128 + signal."""
     return _told(lambda: _merge(args))
 
 
 def average(args: argparse.Namespace) -> int:
-    """The exit status: 0, or 2 with one line on stderr."""
+    """The exit status: as of `merge`."""
     return _told(lambda: _average(args))
 
 
 def _told(work: Callable[[], Path | None]) -> int:
     try:
-        out = work()
+        with _stoppable():
+            out = work()
     except MergeError as error:
         print(f"jaxtricks: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except _Stopped as stopped:
         print("jaxtricks: stopped; nothing is left of it", file=sys.stderr)
-        return 130
+        return 128 + stopped.args[0]
     if out is not None:
         print(out)
     return 0
+
+
+class _Stopped(BaseException):
+    """By which signal; nothing but the command catches it."""
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM leave through what cleans up; of the main thread."""
+
+    def stop(signum, frame):
+        del frame
+        raise _Stopped(signum)
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread():
+        signals = ()
+    before = {signum: signal.signal(signum, stop) for signum in signals}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def _merge(args: argparse.Namespace) -> Path | None:

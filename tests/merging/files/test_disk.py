@@ -1,5 +1,6 @@
 """Full disks, kills, renames, paths: OUT is whole or it is not there."""
 
+import concurrent.futures
 import contextlib
 import errno
 import json
@@ -111,17 +112,30 @@ def test_killed_at_any_moment_leaves_nothing_or_all(tmp_path):
     assert not half.exists()
 
 
-def test_stopped_by_hand(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_by_a_signal(tmp_path, monkeypatch, capsys, signum):
     models(tmp_path)
     (tmp_path / "c.yml").write_text(json.dumps(recipe(tmp_path)))
+    before = signal.getsignal(signum)
 
     def stopped(*args, **kwargs):
-        raise KeyboardInterrupt
+        signal.raise_signal(signum)
 
     monkeypatch.setattr(_merge, "run", stopped)
-    assert main(["merge", str(tmp_path / "c.yml"), str(tmp_path / "out")]) == 130
+    argv = ["merge", str(tmp_path / "c.yml"), str(tmp_path / "out")]
+    assert main(argv) == 128 + signum
     assert capsys.readouterr().err == "jaxtricks: stopped; nothing is left of it\n"
     assert not [x for x in tmp_path.iterdir() if "out" in x.name]
+    assert signal.getsignal(signum) is before
+
+
+def test_in_another_thread(tmp_path):
+    """Where no signal can be waited for."""
+    models(tmp_path)
+    (tmp_path / "c.yml").write_text(json.dumps(recipe(tmp_path)))
+    argv = ["merge", str(tmp_path / "c.yml"), str(tmp_path / "out")]
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        assert threads.submit(main, argv).result() == 0
 
 
 def test_killed_between_two_renames(tmp_path):
