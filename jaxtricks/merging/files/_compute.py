@@ -60,17 +60,26 @@ def how(step: Step, method: Method) -> str:
     return "magnitude"
 
 
-def memory(step: Step, method: Method) -> int:
-    """Bytes that a step needs at once, about: what the run is told to stay within."""
+def memory(step: Step, method: Method, width: int = 4) -> int:
+    """Bytes that a step needs at once, about: what the run is told to stay within.
+
+    width: bytes of a number that it is computed in.
+    """
     models = len(step.inputs) + (step.base is not None)
-    few = 32 * min(CHUNK, step.size) * (models + 4)
+    few = 8 * width * min(CHUNK, step.size) * (models + 4)
     if step.keywords is None or how(step, method) == "chunks":
         return few
-    width = 8 if step.out.itemsize == 8 else 4
     if how(step, method) == "magnitude":
         return step.size * width + few
     # Measured with 1 to 4 models; della takes the most.
     return step.size * width * (6 * models + 2)
+
+
+def computing(step: Step, checkpoints: Checkpoints) -> np.dtype:
+    """f64 where an input or the base is, else f32."""
+    everyone = [*step.inputs, *([step.base] if step.base else [])]
+    wide = any(checkpoints[m].tensors[n].dtype.itemsize == 8 for m, n in everyone)
+    return np.dtype(np.float64 if wide else np.float32)
 
 
 def generator(seed: int, name: str) -> np.random.Generator:
@@ -145,14 +154,9 @@ def _spans(
     spans: list[tuple[int, int]],
     only: list[int] | None = None,
 ) -> Iterator[tuple[int, Any, np.ndarray]]:
-    """Entries in the dtype that is computed in: f64 where one of them is, else f32.
-
-    The next ones overwrite them.
-    """
+    """Entries in the dtype that is computed in; the next ones overwrite them."""
     inputs = [step.inputs[i] for i in only] if only else step.inputs
-    everyone = [*step.inputs, *([step.base] if step.base else [])]
-    wide = any(checkpoints[m].tensors[n].dtype.itemsize == 8 for m, n in everyone)
-    dtype = np.dtype(np.float64 if wide else np.float32)
+    dtype = computing(step, checkpoints)
     longest = max(end - begin for begin, end in spans)
     rows = np.empty((len(inputs) + 1, longest), dtype)
     for begin, end in spans:

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from ._compute import compute, memory
+from ._compute import compute, computing, memory
 from ._methods import leaf_of
 from ._plan import Plan, Step
 from ._progress import Progress
@@ -38,7 +38,8 @@ def needs(
         inputs = [*step.inputs, *([] if step.base is None else [step.base])]
         read = sum(checkpoints[model].held(name) for model, name in inputs)
         written = 0 if writer is None else writer.held(step)
-        found[step.name] = memory(step, plan.method) + read + written
+        width = computing(step, checkpoints).itemsize
+        found[step.name] = memory(step, plan.method, width) + read + written
     return found
 
 

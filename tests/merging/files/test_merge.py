@@ -1,6 +1,7 @@
 """Whole files: every format in, safetensors and orbax out, the same bytes each time."""
 
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -202,16 +203,24 @@ print(peak() - before, said)
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="Linux says it")
-@pytest.mark.parametrize("method", ["della", "dare_ties", "ramplus_tl", "ties"])
-@pytest.mark.parametrize("count", [1, 3])
-def test_memory_is_what_was_said(tmp_path, method, count):
+@pytest.mark.parametrize(
+    ("method", "count", "dtype"),
+    [
+        *itertools.product(
+            ["della", "dare_ties", "ramplus_tl", "ties"], [1, 3], ["f4"]
+        ),
+        *[("della", 3, "f8"), ("ties", 3, "f8")],
+    ],
+)
+def test_memory_is_what_was_said(tmp_path, method, count, dtype):
     rng = np.random.default_rng(0)
     for name in ("base", "m1", "m2", "m3"):
-        tree = {f"w{i}": rng.normal(size=(2000, 2000)).astype("f4") for i in range(2)}
+        tree = {f"w{i}": rng.normal(size=(2000, 2000)).astype(dtype) for i in range(2)}
         save(tmp_path / name, tree)
     config = recipe(tmp_path, method, ("m1", "m2", "m3")[:count], "base")
     if method != "ramplus_tl":
         config["parameters"] = {"density": 0.3, "weight": 1.0}
+    config["out_dtype"] = "float32"
     (tmp_path / "c.yml").write_text(json.dumps(config))
     done = subprocess.run(
         [sys.executable, "-c", SAID],
