@@ -40,6 +40,11 @@ def advice(found: "Check", program: Any) -> tuple[str, ...]:
             f"the gradient is 0 and the objective moves{why}: use an optimizer that is "
             "smooth in the gradient, look for a stop_gradient, or use metagrad.es"
         )
+    elif _at_an_extremum(found):
+        said.append(
+            "the objective turns within the steps: at an extremum they see curvature "
+            "and no slope; check some larger steps away from it"
+        )
     elif smooth < SMOOTH:
         said.append(_smoother(smooth, names))
     elif not agrees and low and cosine >= ALIKE:
@@ -69,6 +74,16 @@ def advice(found: "Check", program: Any) -> tuple[str, ...]:
             "f32 for the gradient"
         )
     return tuple(said)
+
+
+def _at_an_extremum(found: "Check") -> bool:
+    """Whether curvature, the same at all steps, hides every slope."""
+    least, largest = int(np.argmin(found.steps)), int(np.argmax(found.steps))
+    slopes = np.maximum(np.abs(found.slopes), np.abs(found.differences[:, least]))
+    curvature = found.curvature[largest]
+    alike = found.curvature[least] <= 3 * curvature  # not so of a kink
+    hidden = np.median(slopes) < found.steps[least] * curvature / 2
+    return bool(alike and hidden)
 
 
 def _smoother(smoothness: float, names: set[str]) -> str:

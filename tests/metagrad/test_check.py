@@ -90,6 +90,21 @@ def test_a_gradient_that_is_stopped():
     assert check(f, jnp.arange(1.0, 4.0), key=jax.random.key(0), **given).advice == ()
 
 
+@pytest.mark.parametrize("x", [0.0, 1e-4, -1e-4])
+def test_at_an_extremum(x):
+    def bowl(x):
+        return jnp.sum(x["a"] ** 2) + 2 * x["b"] ** 2
+
+    x = {"a": jnp.full(3, x), "b": jnp.float32(0)}
+    found = check(bowl, x, key=jax.random.key(1), steps=(0.1, 0.01))
+    (said,) = found.advice
+    assert "the objective turns within the steps" in said
+    away = jax.tree.map(lambda x: x + 0.5, x)
+    assert check(bowl, away, key=jax.random.key(1)).advice == ()
+    kink = check(lambda x: jnp.abs(x), 0.0, key=jax.random.key(1))
+    assert "the objective turns" not in kink.advice[0]
+
+
 def test_what_rounding_and_bending_say():
     def f(x):
         return jnp.sum(jnp.sin(x))
