@@ -247,7 +247,7 @@ def test_one_program_for_all_platforms():
         (1022, 1024, 1, 4, "cpu", 7),  # comes out even; 4, 5 and 6 do not
         (909, 1024, 1, 4, "cpu", 4),  # 9 would, but is more than twice as many
         (256, 1024, 0.5, 4, "cpu", 2),
-        (5, 2**30, 1, 2, "cpu", 5),  # not one fits
+        (8, 2**30, 1, 2, "cpu", 8),  # not one fits
         (0, 1024, 1, 4, "cpu", 1),
         (1024, 1024, np.inf, 4, "gpu", 1),
         # By default 32 MiB, or 64 tokens of more classes; 256 MiB and 1024 elsewhere.
