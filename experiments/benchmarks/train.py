@@ -232,6 +232,11 @@ def meshes_table() -> Table:
 
 
 def main(flags: Benchmark) -> None:
+    if flags.steps < 3 * TURN:
+        least = f"{3 * TURN}, two turns after the one that compiles"
+        said = f"error: --steps: wanted at least {least}, came {flags.steps}"
+        print(said, file=sys.stderr)
+        sys.exit(2)
     console = Console(width=100, highlight=False)
     if flags.only in ("all", "steps"):
         console.print(steps_table(flags.rounds))
