@@ -69,6 +69,7 @@ def memory(step: Step, method: Method, width: int = 4) -> int:
     few = 8 * width * min(CHUNK, step.size) * (models + 4)
     if step.keywords is None or how(step, method) == "chunks":
         return few
+    width = max(width, step.out.itemsize)
     if how(step, method) == "magnitude":
         return step.size * width + few
     # Measured with 1 to 4 models; della takes the most.
