@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, PyTree, ScalarLike
 
 from .._check import one_of
 from .._compat import NamedSharding, P, varying_like
+from .._mask import blank
 from ._atomic import Lowering, atomic
 
 COPIES = 2  # of a chunk's logits, in a value or gradient of plain cross entropy
@@ -73,7 +74,7 @@ def finished(
     if head.bias is not None:
         z = z + head.bias[None, :]
     live = z != -jnp.inf
-    z = jnp.where(live, z, 0)
+    z = blank(z, live)
     if head.softcap is not None:
         z = head.softcap * jnp.tanh(z / head.softcap)
     if head.scale is not None:
@@ -155,6 +156,7 @@ def by_chunks_and_sum(
     count = last.shape[0]
     itemsize = max(x.dtype.itemsize for x in jax.tree.leaves(heads))
     chunks = chunk_count(count, classes * itemsize, workspace_mb, copies)
+    spare = -count % chunks
     # Varying before the chunks, so that cotangents are summed over devices after them.
     heads = jax.tree.map(lambda x: varying_like(x, last), heads)
 
@@ -163,8 +165,8 @@ def by_chunks_and_sum(
 
         Had the compiler split the batch by itself, each chunk would be split alike.
         """
-        if count % chunks:
-            x = jnp.pad(x, ((0, -count % chunks), *((0, 0),) * (x.ndim - 1)), fill)
+        if spare:
+            x = jnp.pad(x, ((0, spare), *((0, 0),) * (x.ndim - 1)), fill)
         return jnp.moveaxis(x.reshape(-1, chunks, *x.shape[1:]), 1, 0)
 
     def unfold(x):
@@ -266,9 +268,9 @@ def _split(hidden, weight, layout, w_axis) -> Split:
     kinds = _kinds(mesh)
     batch = jax.typeof(hidden).sharding.spec[: hidden.ndim - 1]
     if not any(batch):
-        rows = hidden.shape[0] if hidden.ndim > 1 else 1
-        fits = kinds.get("data") == AxisType.Auto and rows % mesh.shape["data"] == 0
-        batch = ("data",) if fits and hidden.ndim > 1 else ()
+        auto = hidden.ndim > 1 and kinds.get("data") == AxisType.Auto
+        fits = auto and hidden.shape[0] % mesh.shape["data"] == 0
+        batch = ("data",) if fits else ()
     taken = {axis for entry in batch for axis in _names(entry)}
     place = 1 if layout == "dv" else 0
     spec = (*jax.typeof(weight).sharding.spec, None, None)

@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from .. import _safe as safe
-from .._mask import at_label, one_hot
+from .._mask import at_label, blank, one_hot
 from ._by_chunks import logits
 
 Asked = Any  # f32[*batch] (argmax: int32), or None where nobody asked for it
@@ -51,7 +51,7 @@ def formulas(forms, stats, tokens, heads) -> Relative:
 def of_logits(stats, z, labels, class_weights=None, t=None) -> Relative:
     peak, z, e, lse = _softmax(z)
     live = z != -jnp.inf
-    finite = jnp.where(live, z, 0)
+    finite = blank(z, live)
     found = {}
     if "total" in stats:
         found["live"] = jnp.sum(live, axis=-1, dtype=z.dtype)
@@ -71,7 +71,7 @@ def of_logits(stats, z, labels, class_weights=None, t=None) -> Relative:
     if t is not None:
         found["teacher_peak"], t, e_t, found["teacher_lse"] = _softmax(t)
         both = (z != -jnp.inf) & (t != -jnp.inf)
-        gap = jnp.where(both, z, 0) - jnp.where(both, t, 0)
+        gap = blank(z, both) - blank(t, both)
         found["teacher_gap"] = _expected(e_t, gap)
         found["student_gap"] = _expected(e, gap)
         found["teacher_alone"] = jnp.any((e_t > 0) & ~both, axis=-1).astype(z.dtype)
@@ -88,14 +88,14 @@ def of_both(forms, tokens, heads):
     peak, lse, teacher_peak, teacher_lse = (x[:, None] for x in known)
     log_p, log_q = z - peak - lse, t - teacher_peak - teacher_lse
     p, q = jnp.exp(log_p), jnp.exp(log_q)
-    neither = (log_p == -jnp.inf) & (log_q == -jnp.inf)
-    ratio = jnp.where(neither, 0, log_p - log_q)
+    either = (log_p != -jnp.inf) | (log_q != -jnp.inf)
+    ratio = blank(log_p - log_q, either)
 
     def gap(share, log_ratio, beta):
         """log(share / m), to all digits where p and q are near."""
         more = beta * jnp.expm1(jnp.minimum(log_ratio, 80))  # beyond, share is 0
         counts = (share > 0) & (more > -1)  # m > 0, too, at a beta of 0 or 1
-        return -jnp.log1p(jnp.where(counts, more, 0))
+        return -jnp.log1p(blank(more, counts))
 
     by_q = beta * q * gap(q, ratio, 1 - beta)
     return jnp.sum(by_q + (1 - beta) * p * gap(p, -ratio, beta), axis=-1)
@@ -104,7 +104,7 @@ def of_both(forms, tokens, heads):
 def _softmax(z):
     """(peak, z - peak, exp of that, log of the sum of that), of rows."""
     peak = lax.stop_gradient(jnp.max(z, axis=-1))
-    peak = jnp.where(peak == -jnp.inf, 0, peak)
+    peak = blank(peak, peak != -jnp.inf)
     z = z - peak[:, None]
     e = jnp.exp(z)
     return peak, z, e, safe.log(jnp.sum(e, axis=-1))
@@ -136,7 +136,7 @@ def _across(token: Relative, known, axis, classes):
     start = lax.axis_index(axis) * classes
     peak, below, lse, share = _whole(token.peak, token.lse, axis)
     found = {"peak": peak, "lse": lse}
-    found["target"] = add(jnp.where(known, token.target + below, 0))
+    found["target"] = add(blank(token.target + below, known))
     if token.total is not None:
         found["live"] = add(token.live)
         found["total"] = add(token.total + token.live * below)
@@ -161,8 +161,8 @@ def _across(token: Relative, known, axis, classes):
         apart = below - below_t
         found["teacher_gap"] = add(share_t * (token.teacher_gap + apart))
         found["student_gap"] = add(share * (token.student_gap + apart))
-        found["teacher_alone"] = add(jnp.where(share_t > 0, token.teacher_alone, 0))
-        found["student_alone"] = add(jnp.where(share > 0, token.student_alone, 0))
+        found["teacher_alone"] = add(blank(token.teacher_alone, share_t > 0))
+        found["student_alone"] = add(blank(token.student_alone, share > 0))
     return Relative(**found), add(known.astype(jnp.int32)) > 0
 
 
@@ -171,8 +171,8 @@ def _whole(peak, lse, axis):
     alive = lse != -jnp.inf
     peak = lax.stop_gradient(peak)
     whole = lax.pmax(jnp.where(alive, peak, -jnp.inf), axis)
-    whole = jnp.where(whole == -jnp.inf, 0, whole)
-    below = jnp.where(alive, peak - whole, 0)
+    whole = blank(whole, whole != -jnp.inf)
+    below = blank(peak - whole, alive)
     own = jnp.exp(lse + below)
     total = lax.psum(own, axis)
     return whole, below, safe.log(total), safe.divide(own, total)

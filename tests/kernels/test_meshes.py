@@ -249,9 +249,14 @@ def test_any_layout_gives_the_same_gradient(kind, hidden, weight):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_sizes_that_the_mesh_does_not_divide(kind):
-    arrays = data(7, 6, 11)
-    grad = total_gradient((7,), workspace_mb=2 * 11 * 4 / CHUNK_MB)
+@pytest.mark.parametrize(("batch", "layout"), [((7,), "dv"), ((7, 8), "vd")], ids=str)
+def test_sizes_that_the_mesh_does_not_divide(kind, batch, layout):
+    """Axes beside those that it splits may come out even."""
+    hidden, weight, labels = data(int(np.prod(batch)), 6, 11)
+    weight = weight if layout == "dv" else weight.T
+    arrays = hidden.reshape(*batch, 6), weight, labels.reshape(batch)
+    workspace = 2 * 11 * 4 / CHUNK_MB
+    grad = total_gradient(batch, layout=layout, workspace_mb=workspace)
     want = grad(*arrays)
     with jax.set_mesh(mesh(kind)):
         assert_close(grad(*arrays), want, rtol=5e-6)

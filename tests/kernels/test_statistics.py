@@ -1051,6 +1051,43 @@ def test_a_shard_of_no_probability():
     assert_close(split(*args), run(*args), rtol=5e-6)
 
 
+def test_classes_that_one_head_rules_out_on_a_shard():
+    """They count where the other gives them probability, however little in all."""
+    (h, w, th, tw), *_ = mesh_data()
+    late = np.arange(CLASSES) >= CLASSES // 2
+    first = np.arange(CLASSES) == 0
+    rare = np.where(late, -1e4, 0)  # e^-10000 of the probability: none in f32
+    cases = {
+        "one ruled out": (np.where(first, -np.inf, 0), np.zeros(CLASSES)),
+        "one of a shard without probability": (
+            np.where(np.arange(CLASSES) == CLASSES - 1, -np.inf, 0),
+            rare,
+        ),
+        "a shard": (np.where(late, -np.inf, 0), np.zeros(CLASSES)),
+        "all": (np.full(CLASSES, -np.inf), np.zeros(CLASSES)),
+    }
+
+    def run(h, w, th, tw, b, tb, **options):
+        labels = jnp.zeros(h.shape[:1], jnp.int32)
+        token = token_statistics(h, w, labels, teacher=(th, tw, tb), bias=b, **options)
+        return token.teacher_gap, token.student_gap, token.teacher_lse
+
+    specs = (ROWS, COLUMNS, ROWS, COLUMNS, P("model"), P("model"))
+    split = in_shard_map(
+        functools.partial(run, w_axis="model"), *specs, out=(ROWS,) * 3
+    )
+    for name, biases in cases.items():
+        b, tb = (x.astype(np.float32) for x in biases)
+        for args in ((h, w, th, tw, b, tb), (th, tw, h, w, tb, b)):
+            want = run(*args)
+            assert_close(split(*args), want, rtol=5e-6, what=name)
+            gaps = np.isfinite(want[:2]).all(axis=1)
+            if name != "one of a shard without probability":
+                assert sorted(gaps) == [False, True], name
+            else:
+                assert gaps.all()
+
+
 def test_an_axis_that_is_manual_beside_one_that_is_not():
     (h, w, *_), labels, *_ = mesh_data()
 
@@ -1064,7 +1101,7 @@ def test_an_axis_that_is_manual_beside_one_that_is_not():
     assert_close(split(h, w, labels), np.stack([want, want]))
 
 
-def test_the_first_class_where_all_are_ruled_out_on_a_mesh():
+def test_the_first_class_where_others_are_ruled_out_on_a_mesh():
     (h, w, *_), labels, *_ = mesh_data()
 
     def run(h, w, labels, bias):
@@ -1072,7 +1109,10 @@ def test_the_first_class_where_all_are_ruled_out_on_a_mesh():
         return token_statistics(h, w, labels, **options).argmax
 
     split = in_shard_map(run, ROWS, COLUMNS, ROWS, P("model"))
-    assert (split(h, w, labels, np.full(CLASSES, -np.inf, np.float32)) == 0).all()
+    bias = np.full(CLASSES, -np.inf, np.float32)
+    assert (split(h, w, labels, bias) == 0).all()
+    bias[-1] = 0  # a shard without classes has no largest, not even one of 0
+    assert (split(0 * h, w, labels, bias) == CLASSES - 1).all()
 
 
 def test_wide_labels_of_split_classes_and_strict_promotion():
