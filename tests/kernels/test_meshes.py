@@ -145,6 +145,18 @@ def test_only_statistics_and_gradients_travel(kind, shape, layout):
     assert sum(products(backward)) == 3 * each
 
 
+def test_classes_stay_on_any_axes_of_an_explicit_mesh():
+    arrays, on = data(), made(AxisType.Explicit, (4, 2))
+    for axes, devices in ((("data", "model"), 8), ("data", 4), ("model", 2)):
+        with jax.set_mesh(on):
+            args = put(on, arrays, (P(), P(None, axes), P()))
+            compiled = jax.jit(linear_cross_entropy).lower(*args).compile()
+            assert_close(compiled(*args), linear_cross_entropy(*arrays), rtol=5e-6)
+        hlo = compiled.as_text()
+        assert {what for what, *_ in collectives(hlo)} == {"all-reduce"}
+        assert sum(products(hlo)) == N * D * V // devices
+
+
 def test_the_count_of_products_sees_replication():
     """The check above fails for a computation that every device repeats."""
     arrays, on = data(), made(AxisType.Auto, (4, 2))
