@@ -72,6 +72,7 @@ CASES = [
         {"softcap": 5.0, "label_smoothing": 0.1, "z_loss": 0.01},
         static={"workspace_mb": THREE_TOKENS, "bias": BIAS},
         bad=[{"softcap": -1.0}],
+        tests="tests/kernels/test_meshes.py",
         name="softcap",
     ),
 ]
