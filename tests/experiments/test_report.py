@@ -280,13 +280,11 @@ def test_the_page_has_its_table_and_asks_the_network_for_nothing(tmp_path, four)
 
 def hosts(log):
     """Whom a page asked; what the browser asks by itself has no origin."""
-    events = [
-        event.get("params", {}) for event in json.loads(log.read_text())["events"]
-    ]
-    asked = [
-        e for e in events if e.get("initiator", "not an origin") != "not an origin"
-    ]
-    return {urlsplit(event["url"]).netloc for event in asked}
+    own = "not an origin"
+    events = json.loads(log.read_text())["events"]
+    params = [event.get("params", {}) for event in events]
+    asked = [p["url"] for p in params if p.get("initiator", own) != own]
+    return {urlsplit(url).netloc for url in asked}
 
 
 @needs_chromium
