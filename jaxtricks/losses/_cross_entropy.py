@@ -79,7 +79,7 @@ def cross_entropy(
     peak = blank(peak, some)
     log_z = blank(log(jnp.sum(jnp.exp(logits - peak[..., None]), axis=-1)), some)
     live = logits != -jnp.inf
-    shifted = jnp.where(live, logits - peak[..., None], 0)  # no 0 * inf
+    shifted = blank(logits - peak[..., None], live)  # no 0 * inf
     if targets.ndim < logits.ndim:
         own = at_label(logits, targets)
         impossible = jnp.isneginf(own)

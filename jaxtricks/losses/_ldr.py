@@ -161,7 +161,7 @@ def _normalized(
 ) -> tuple[Float[Array, "*batch classes"], Bool[Array, "*batch classes"]]:
     """(f, live): the logits on a common scale, 0 where ruled out, and what is not."""
     live = logits != -jnp.inf
-    f = jnp.where(live, logits, 0)
+    f = blank(logits, live)
     count = jnp.sum(live, axis=-1, keepdims=True).astype(f.dtype)
     if how == "l1":
         f = divide(f * count, jnp.sum(jnp.abs(f), axis=-1, keepdims=True))
@@ -196,7 +196,7 @@ def _kl_to_uniform(
     """(KL of softmax(f / lam), moved off 0, from uniform; log classes), both live."""
     count = jnp.maximum(jnp.sum(live, axis=-1, keepdims=True), 1).astype(f.dtype)
     p = jax.nn.softmax(jnp.where(live, f / lam[..., None], -jnp.inf))
-    p = jnp.where(live, p + 1e-5, 0)
+    p = blank(p + 1e-5, live)
     p = p / (1 + 1e-5 * count)
     # Not xlogy, whose second derivative is NaN at the 0 of a class ruled out.
     kl = jnp.sum(p * jnp.log(jnp.where(live, p * count, 1)), axis=-1)

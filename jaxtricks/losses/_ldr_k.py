@@ -51,14 +51,14 @@ def ldr_k(
     if not 1 <= k <= f.shape[-1]:
         raise ValueError(f"k: wanted in [1, {f.shape[-1]}], came {k}")
     live = f != -jnp.inf
-    f = jnp.where(live, f, 0)
+    f = blank(f, live)
     rival = ~one_hot(labels, f.shape)
     delta = f - at_label(f, labels)[..., None] + margin * rival.astype(f.dtype)
     order = jnp.argsort(-lax.stop_gradient(jnp.where(live, delta, -jnp.inf)), axis=-1)
     rank = jnp.argsort(order, axis=-1)
     taken = live & (rank < k)
     count = jnp.maximum(jnp.sum(taken, axis=-1), 1).astype(f.dtype)
-    loss = jnp.sum(jnp.where(taken, delta, 0), axis=-1) / count
+    loss = jnp.sum(blank(delta, taken), axis=-1) / count
     loss = jnp.where(jnp.any(live & jnp.isnan(delta), axis=-1), jnp.nan, loss)
     impossible = jnp.any(~live & ~rival, axis=-1)
     return blank(jnp.where(impossible, jnp.inf, loss), where)

@@ -132,6 +132,7 @@ CROSS_ENTROPY_ROWS = [
         )
         for logits, targets, smoothing, z_loss, where, origin in (
             (LOGITS, LABELS, 0.125, 0.0, None, SMOOTHING),
+            (RULED_OUT, LABELS, 1.0, 0.0, None, SMOOTHING),
             (LOGITS, SOFT, 0.375, 0.0, LIVE, SMOOTHING),
             (RULED_OUT, LABELS, 0.25, 0.0, None, SMOOTHING),
             (RULED_OUT, SOFT_RULED_OUT, 0.25, 0.5, LIVE, SMOOTHING),

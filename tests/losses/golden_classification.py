@@ -68,13 +68,16 @@ LABEL_ROWS = [
         where_live(comp_sum(LOGITS, LABELS, 1.75)),
         "numpy f64 oracle of arXiv:2304.07288, the comp-sum family",
     ),
-    Golden(
-        losses.cross_entropy,
-        (STATISTICS,),
-        {"label_smoothing": 0.125, "z_loss": 0.0625, "classes": 4},
-        cross_entropy(LOGITS, LABELS, 0.125, 0.0625),
-        "numpy f64 oracle of arXiv:1512.00567, section 7",
-    ),
+    *[
+        Golden(
+            losses.cross_entropy,
+            (STATISTICS,),
+            {"label_smoothing": smoothing, "z_loss": 0.0625, "classes": 4},
+            cross_entropy(LOGITS, LABELS, smoothing, 0.0625),
+            "numpy f64 oracle of arXiv:1512.00567, section 7",
+        )
+        for smoothing in (0.125, 1.0)
+    ],
     *[
         Golden(
             losses.symmetric_cross_entropy,
@@ -377,7 +380,8 @@ def ldr_k(logits, labels, k, margin):
     f = np.asarray(logits, np.float64)
     delta = f - np.take_along_axis(f, labels[:, None], -1)
     delta += margin * (1 - one_hot(labels, f.shape[-1]))
-    return np.sort(delta, -1)[:, -k:].mean(-1)
+    top = np.sort(delta, -1)[:, -k:]
+    return np.nanmean(np.where(np.isfinite(top), top, np.nan), -1)
 
 
 def spherical(logits, labels, a, b):
@@ -392,12 +396,13 @@ MARGIN_ROWS = [
     *[
         Golden(
             losses.ldr_k,
-            (LOGITS, LABELS),
+            (logits, LABELS),
             {"k": k, **margin},
-            ldr_k(LOGITS, LABELS, k, *(margin.values() or (1.0,))),
+            ldr_k(logits, LABELS, k, *(margin.values() or (1.0,))),
             "numpy f64 oracle of arXiv:2112.14869, the LDR-k loss",
             atol=1e-7,
         )
+        for logits in (LOGITS, RULED_OUT)
         for k, margin in ((1, {}), (2, {"margin": 0.375}), (3, {}), (4, {}))
     ],
     *[

@@ -46,6 +46,18 @@ def test_mass_on_a_class_ruled_out_costs_inf_and_has_no_gradient():
         common.assert_finite(both(OUT, 0.1))
 
 
+@pytest.mark.parametrize("targets", [LABELS, np.eye(6, dtype=np.float32)[LABELS]])
+def test_all_classes_ruled_out_cost_inf_and_have_no_gradient(targets):
+    nothing = np.full((8, 6), -np.inf, np.float32)
+
+    def total(logits):
+        return jnp.sum(losses.cross_entropy(logits, targets, **SETTING))
+
+    value, grad = jax.value_and_grad(total)(nothing)
+    assert np.isposinf(value)
+    common.assert_close(grad, np.zeros((8, 6)))
+
+
 def test_targets_that_need_not_sum_to_one_are_weights():
     soft = np.random.default_rng(0).random((8, 6)).astype(np.float32)
     got = losses.cross_entropy(LOGITS, soft)
