@@ -70,8 +70,11 @@ def test_without_xs_and_unrolled(policy):
     assert_same(got, lax.scan(step, 1, length=9))
 
 
+@pytest.mark.parametrize("budget", [None, 1.0])
 @pytest.mark.parametrize("policy", POLICIES)
-def test_mistakes_are_told_in_lax_scans_words(policy):
+def test_mistakes_are_told_in_lax_scans_words(policy, budget):
+    run = functools.partial(metagrad.scan, policy=policy, budget_mb=budget)
+
     def step(carry, x):
         return carry + x, None
 
@@ -80,7 +83,7 @@ def test_mistakes_are_told_in_lax_scans_words(policy):
             with pytest.raises((ValueError, TypeError)) as want:
                 lax.scan(step, init, *args, **kwargs)
             with pytest.raises(type(want.value)) as got:
-                metagrad.scan(step, init, *args, policy=policy, **kwargs)
+                run(step, init, *args, **kwargs)
         assert str(got.value) == str(want.value)
 
     same_message(step, 0.0, (jnp.ones(3), jnp.ones(4)))
@@ -232,9 +235,11 @@ def test_blocks_are_no_wider_than_the_nesting_needs():
     assert outer.params["length"] == 3
 
 
-def test_no_barrier_keeps_xla_from_fusing():
+@pytest.mark.parametrize("policy", ["offload", "replay"])
+def test_no_barrier_keeps_xla_from_fusing(policy):
     def run(xs):
-        return metagrad.scan(lambda c, x: (jnp.sin(c + x), None), 0.0, xs)[0]
+        step = lambda c, x: (jnp.sin(c + x), None)  # noqa: E731
+        return metagrad.scan(step, 0.0, xs, policy=policy)[0]
 
     lowered = jax.jit(jax.grad(run)).lower(jnp.zeros(64))
     assert "optimization_barrier" not in lowered.as_text()
