@@ -201,6 +201,7 @@ CASES = [
         smooth=(),
         limits=[("at the end all count", ones, {"progress": 1.0})],
         bad=[{"start": 1.5}, {"power": 0.0}],
+        tests=OWN,
     ),
     Case(
         weighting.chi2_dro,
@@ -239,6 +240,7 @@ CASES = [
             ("kl_dro", lambda x: weighting.kl_dro(x, temperature=1.25), {}),
             ("the best", lambda x: (x == x.min()).astype(np.float32), {"t": -1e4}),
         ],
+        tests=OWN,
     ),
     *[
         Case(
@@ -318,6 +320,7 @@ CASES = [
         smooth=("gamma",),
         limits=[("0 scales all alike", lambda x, g: 0 * x + np.tanh(1), {"gamma": 0})],
         bad=[{"gamma": -1.0}],
+        tests=OWN,
     ),
     Case(
         weighting.bias,

@@ -82,10 +82,21 @@ def test_neither_scale_nor_offset_matters_to_the_ball():
 
 def test_an_outlier_that_weighs_nothing_takes_no_digits():
     x = np.float32([1, 2, 3])
-    got = weighting.tilted(np.append(x, np.float32(1e9)), t=-1.0)
-    assert_close(got, np.append(np.exp(-x) / np.exp(-x).sum(), 0), rtol=5e-6)
+    for t, outlier in ((-1.0, 1e9), (0.5, -1e9)):
+        got = weighting.tilted(np.append(x + 2**20, np.float32(outlier)), t=t)
+        assert_close(got, np.append(np.exp(t * x) / np.exp(t * x).sum(), 0), rtol=5e-6)
     ends = jnp.stack([weighting.tilted(x, t=t) for t in (-np.inf, np.inf)])
     assert_close(ends, np.float32([[1, 0, 0], [0, 0, 1]]))
+
+
+def test_shares_by_default_are_the_sources():
+    losses = np.arange(20, dtype=np.float32)
+    assert_close(weighting.cvar(losses), 0.5 * (losses >= 18))  # the worst tenth
+    kept = weighting.keep_ratio(noise_rate=0.2, ramp=10)
+    assert_close([kept(t) for t in (0.0, 0.5, 5, 20)], [1, 0.99, 0.9, 0.8])
+    hardness = np.float32([0.0099, 0.0101])  # around the first hundredth
+    got = weighting.curriculum(hardness, difficulty=hardness, progress=0.0)
+    assert_close(got, np.float32([1, 0]))
 
 
 def test_equal_losses_share_the_quantile():
@@ -295,6 +306,14 @@ def test_a_chain_tells_its_signature_and_hides_no_mask():
     assert_close(both(LOSSES, where=LIVE), want(LOSSES, where=LIVE))
     first = next(iter(inspect.signature(want).parameters.values()))
     assert (first.name, first.kind) == ("losses", first.POSITIONAL_OR_KEYWORD)
+
+
+def test_groups_that_are_small_absent_or_perfect_in_the_error_bound():
+    groups = np.array([0, 2, 2])
+    for best in (0.2, 0.0):
+        losses = np.float32([best, 0.4, 0.4])
+        got = weighting.error_bound(losses, groups=groups, number=3)
+        assert_close(got, np.tanh([1, best / 0.4, best / 0.4]))
 
 
 def test_a_live_nan_stays_in_the_error_bound():
