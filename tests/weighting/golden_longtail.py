@@ -175,7 +175,10 @@ def softmin(losses, temperature):
 
 KEY = jax.random.key(7)
 PLD = "numpy f64 oracle of arXiv:2502.00348; Kaike-Zhang/PLD@dd7b14f has the defaults"
-STATISTIC = np.array([0.0, 0.25, 0.3125, 0.5, 1.0, 0.9375, 0.125, 0.0625], np.float32)
+STATISTIC = np.array(  # one lies between the first edges of curvatures 5 and 7.5
+    [-1.75, -1.5, 5.75, -1.0, 0.0, 0.25, 2.25, 0.375, 1.25, 1.5, 2.375, 4.25],
+    np.float32,
+)
 
 
 def official_ranges(x, groups=5, curvature=5):
