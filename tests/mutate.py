@@ -180,8 +180,11 @@ def planted(module: types.ModuleType, source: str):
 
 def forget() -> None:
     """Drops everything traced or remembered with another mutant's code."""
-    for remembered in REMEMBERED:
-        remembered.cache_clear()
+    ours = [module for name, module in sys.modules.items() if name.startswith("jaxtricks")]
+    held = [value for module in ours for value in vars(module).values()]
+    for remembered in (*REMEMBERED, *held):
+        if hasattr(remembered, "cache_clear"):
+            remembered.cache_clear()
     jax.clear_caches()
 
 
