@@ -180,8 +180,8 @@ def planted(module: types.ModuleType, source: str):
 
 def forget() -> None:
     """Drops everything traced or remembered with another mutant's code."""
-    ours = [module for name, module in sys.modules.items() if name.startswith("jaxtricks")]
-    held = [value for module in ours for value in vars(module).values()]
+    ours = [name for name in sys.modules if name.startswith("jaxtricks")]
+    held = [value for name in ours for value in vars(sys.modules[name]).values()]
     for remembered in (*REMEMBERED, *held):
         if hasattr(remembered, "cache_clear"):
             remembered.cache_clear()
